@@ -1,0 +1,1 @@
+//! The agent: fills the master PCAP and serves sessions.

@@ -1,0 +1,1 @@
+//! Captures in files and on standard input.

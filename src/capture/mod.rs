@@ -1,0 +1,14 @@
+//! Where frames come from: files, streams of agents, sockets. The only place with `unsafe` code.
+//!
+//! Owns the frame, the batch and the file formats. Never looks into a packet.
+
+#[cfg(feature = "engine")]
+pub mod decoder;
+#[cfg(feature = "engine")]
+pub mod file;
+#[cfg(feature = "engine")]
+mod frame;
+pub mod pcapng;
+
+#[cfg(feature = "engine")]
+pub use frame::{Batch, Error, Frame, Interface, Note, Source, Stored};

@@ -1,0 +1,11 @@
+//! Frames → ordered bytes. Pure.
+//!
+//! Owns L2–L4 decoding, fragments, the flow table and TCP reassembly. Never knows a protocol above the transport.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod decode;
+mod fragment;
+mod packet;
+// pub mod reassembly;
+
+pub use packet::{Addresses, Flags, Packet, Payload, Segment};

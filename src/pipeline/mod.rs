@@ -1,0 +1,80 @@
+//! Frames in, entries out: the engine and the seams that it calls.
+//!
+//! Owns [`Engine`], the counters and the traits [`Sink`] and [`Resolve`]. Does no I/O, knows no clock and no Kubernetes.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::entry::{Entry, Name};
+
+/// What happened to everything that came in. Nothing is lost unseen: each loss has its counter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    /// Frames read.
+    pub packets: u64,
+    /// Their bytes, as captured.
+    pub bytes: u64,
+    /// Entries handed to the sink.
+    pub entries: u64,
+    /// Frames that the kernel dropped before the agent could read them.
+    pub dropped: u64,
+    /// Packets that a master PCAP flushed before this session read them.
+    pub flushed: u64,
+    /// Frames shorter than they were on the wire (snaplen).
+    pub cut: u64,
+    /// Frames that hold no IP packet.
+    pub not_ip: u64,
+    /// Frames of a link type that is not known.
+    pub unknown_link: u64,
+    /// Frames whose headers are cut off or contradict themselves.
+    pub malformed: u64,
+    /// Fragments whose datagram never became whole.
+    pub fragments: u64,
+    /// Gaps in streams: bytes that were sent but never captured.
+    pub gaps: u64,
+    /// Bytes in those gaps.
+    pub gap_bytes: u64,
+    /// TCP and UDP flows seen.
+    pub flows: u64,
+    /// Flows with payload of no known protocol.
+    pub unknown_flows: u64,
+    /// Flows given up because their bytes contradicted the protocol that they were taken for.
+    pub malformed_flows: u64,
+    /// Flows closed early because a limit was reached.
+    pub evicted: u64,
+    /// Entries left out because two sniffed pods saw the same request.
+    pub merged: u64,
+}
+
+/// Where entries go: a table, JSON lines. Writes to what it was given, never to stdout by itself.
+pub trait Sink {
+    /// One row.
+    ///
+    /// # Errors
+    /// Whatever writing yields; a broken pipe ends the run quietly.
+    fn entry(&mut self, entry: &Entry) -> io::Result<()>;
+
+    /// Called between batches, at least once a second in a live run: flush, redraw.
+    ///
+    /// # Errors
+    /// As for [`Sink::entry`].
+    fn tick(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Called once at the end.
+    ///
+    /// # Errors
+    /// As for [`Sink::entry`].
+    fn finish(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Names for addresses, as known at this moment.
+pub trait Resolve: Send + Sync {
+    /// The pod, service or node at `ip`; `port` tells pods of one node's address apart.
+    fn resolve(&self, ip: IpAddr, port: u16) -> Option<Arc<Name>>;
+}
