@@ -5,15 +5,16 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod cursor;
-// mod detect;
-// mod driver;
+mod detect;
+mod driver;
 mod message;
-// mod pair;
+mod pair;
 pub mod text;
 
 pub use cursor::{Cursor, Short};
-// pub use driver::{Delivery, Driver};
+pub use driver::{Delivery, Driver, Outcome, is_server_port};
 pub use message::{Cx, Message, Options, Role};
+pub use pair::{Ends, Pairer};
 
 use crate::entry::Direction;
 

@@ -36,4 +36,9 @@ impl Decoder {
         let _ = (link, data, len, time);
         Err(Undecoded::Link)
     }
+
+    /// Fragments whose datagram never became whole, so far.
+    pub fn incomplete(&self) -> u64 {
+        0
+    }
 }

@@ -6,6 +6,6 @@
 pub mod decode;
 mod fragment;
 mod packet;
-// pub mod reassembly;
+pub mod reassembly;
 
 pub use packet::{Addresses, Flags, Packet, Payload, Segment};

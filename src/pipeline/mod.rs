@@ -2,6 +2,12 @@
 //!
 //! Owns [`Engine`], the counters and the traits [`Sink`] and [`Resolve`]. Does no I/O, knows no clock and no Kubernetes.
 
+mod engine;
+mod run;
+
+pub use engine::{Engine, Produced, Shard};
+pub use run::{Offline, run};
+
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -44,8 +50,23 @@ pub struct Counts {
     pub malformed_flows: u64,
     /// Flows closed early because a limit was reached.
     pub evicted: u64,
+    /// Flows given up because of a fault of ours, each with a message on stderr.
+    pub faults: u64,
     /// Entries left out because two sniffed pods saw the same request.
     pub merged: u64,
+}
+
+impl Counts {
+    /// Adds what another engine counted of other flows; frame counts are the same in both and stay.
+    fn add_flows(&mut self, other: &Self) {
+        self.gaps += other.gaps;
+        self.gap_bytes += other.gap_bytes;
+        self.flows += other.flows;
+        self.unknown_flows += other.unknown_flows;
+        self.malformed_flows += other.malformed_flows;
+        self.evicted += other.evicted;
+        self.faults += other.faults;
+    }
 }
 
 /// Where entries go: a table, JSON lines. Writes to what it was given, never to stdout by itself.

@@ -1,0 +1,518 @@
+//! Drives one dissector over one flow: detects it, keeps what it did not consume, carries it over gaps and switches.
+
+use std::collections::VecDeque;
+
+use super::detect::{Detected, confirms, detect};
+use super::{
+    Cx, Dissector, Malformed, Message, Options, PROTOCOLS, Probe, Progress, Protocol, Recover, Switch, Transport,
+};
+use crate::entry::{Direction, Text};
+use crate::flow::reassembly::Stamp;
+
+/// The most bytes of one direction that wait for a dissector to have enough of them.
+const MAX_BUFFER: usize = 16 << 20;
+/// The most bytes of one direction that detection looks at before it gives up.
+const MAX_PROBE: usize = 4096;
+/// How many chunks of a flow may start with bytes of no protocol before the flow is left alone.
+const MAX_TRIES: u8 = 16;
+
+/// What a driver is told about its flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery {
+    /// `Tcp`, `Udp` or `Icmp`.
+    pub transport: Transport,
+    /// The server's port, as far as known.
+    pub port: u16,
+    /// The flow was seen from its first byte.
+    pub start: bool,
+    /// Which side is the client is known, not guessed.
+    pub certain: bool,
+}
+
+/// What became of a flow, for the counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its bytes were of no known protocol.
+    pub unknown: bool,
+    /// How often its bytes contradicted the protocol that they were taken for.
+    pub malformed: u32,
+}
+
+/// One flow's dissection.
+pub struct Driver {
+    flow: Delivery,
+    /// The caller's client is the server.
+    reversed: bool,
+    state: State,
+    streams: [Stream; 2],
+    outcome: Outcome,
+    warning: Option<Text>,
+}
+
+enum State {
+    Probing { tries: u8 },
+    Dissecting { protocol: &'static Protocol, dissector: Box<dyn Dissector> },
+    Ignoring,
+}
+
+/// One direction's bytes that nobody has consumed yet.
+#[derive(Default)]
+struct Stream {
+    buffer: Vec<u8>,
+    /// Where in the buffer each chunk ends, and when it was captured.
+    marks: VecDeque<(usize, Stamp)>,
+    /// The buffer has to be this long before the dissector is called again.
+    enough: usize,
+    /// Bytes to pass over unseen.
+    skip: u64,
+    /// A message boundary is to be found again, chunk by chunk.
+    seeking: bool,
+    ended: bool,
+}
+
+impl Stream {
+    fn push(&mut self, bytes: &[u8], stamp: Stamp) {
+        self.buffer.extend_from_slice(bytes);
+        self.marks.push_back((self.buffer.len(), stamp));
+    }
+
+    fn clear(&mut self) {
+        self.buffer.clear();
+        self.marks.clear();
+        self.enough = 0;
+    }
+
+    /// When the byte at `offset` was captured.
+    fn stamp(&self, offset: usize) -> Stamp {
+        let mark = self.marks.iter().find(|(end, _)| *end > offset).or(self.marks.back());
+        mark.map_or_else(Stamp::default, |(_, stamp)| *stamp)
+    }
+
+    fn newest(&self) -> Stamp {
+        self.marks.back().map_or_else(Stamp::default, |(_, stamp)| *stamp)
+    }
+
+    /// Forgets the first `n` bytes.
+    fn consume(&mut self, n: usize) {
+        self.buffer.drain(..n.min(self.buffer.len()));
+        while self.marks.front().is_some_and(|(end, _)| *end <= n) {
+            self.marks.pop_front();
+        }
+        for (end, _) in &mut self.marks {
+            *end -= n;
+        }
+    }
+}
+
+/// What a run of a dissector over some bytes came to.
+enum Run {
+    /// Consumed so far; wants so many bytes beyond what is left.
+    Wait {
+        consumed: usize,
+        more: usize,
+    },
+    Switch {
+        consumed: usize,
+        to: Switch,
+    },
+    Ignore,
+    Malformed(Malformed),
+}
+
+impl Driver {
+    /// For a new flow.
+    #[must_use]
+    pub fn new(flow: Delivery, options: &Options) -> Self {
+        let state = match options.decode_as.iter().find(|(port, _)| *port == flow.port) {
+            Some((_, protocol)) => State::Dissecting { protocol, dissector: (protocol.new)() },
+            None => State::Probing { tries: 0 },
+        };
+        Self {
+            flow,
+            reversed: false,
+            state,
+            streams: <[Stream; 2]>::default(),
+            outcome: Outcome::default(),
+            warning: (!flow.start && flow.transport == Transport::Tcp).then_some(Text::Borrowed("joined mid-stream")),
+        }
+    }
+
+    /// True if the client turned out to be the server: directions of messages are the other way round.
+    pub fn reversed(&self) -> bool {
+        self.reversed
+    }
+
+    /// The protocol, once detected.
+    pub fn protocol(&self) -> Option<&'static Protocol> {
+        match &self.state {
+            State::Dissecting { protocol, .. } => Some(protocol),
+            _ => None,
+        }
+    }
+
+    /// What became of the flow so far.
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// What the flow's first row should tell.
+    pub fn take_warning(&mut self) -> Option<Text> {
+        self.warning.take()
+    }
+
+    fn oriented(&self, direction: Direction) -> Direction {
+        if self.reversed { direction.reverse() } else { direction }
+    }
+
+    /// Bytes of one direction that follow the last ones; for UDP and ICMP, one datagram.
+    pub fn data(
+        &mut self,
+        direction: Direction,
+        bytes: &[u8],
+        stamp: Stamp,
+        options: &Options,
+        out: &mut Vec<Message>,
+    ) {
+        if self.flow.transport != Transport::Tcp {
+            self.datagram(direction, bytes, stamp, options, out);
+            return;
+        }
+        let direction = self.oriented(direction);
+        match &mut self.state {
+            State::Ignoring => {}
+            State::Probing { .. } => {
+                let Some(stream) = self.streams.get_mut(direction.index()) else { return };
+                stream.push(bytes, stamp);
+                self.probe(direction, options, out);
+            }
+            State::Dissecting { .. } => self.dissect(direction, bytes, stamp, options, out),
+        }
+    }
+
+    /// `len` bytes of one direction are missing. The direction, as its messages have it, if messages may be missing with
+    /// them.
+    pub fn gap(
+        &mut self,
+        direction: Direction,
+        len: u64,
+        options: &Options,
+        out: &mut Vec<Message>,
+    ) -> Option<Direction> {
+        let direction = self.oriented(direction);
+        let stream = self.streams.get_mut(direction.index())?;
+        let skipped = stream.skip.min(len);
+        stream.skip -= skipped;
+        let len = len - skipped;
+        if len == 0 {
+            return None;
+        }
+        let stamp = stream.newest();
+        stream.clear();
+        match &mut self.state {
+            State::Ignoring => {}
+            State::Probing { .. } => self.flow.start = false,
+            State::Dissecting { dissector, .. } => {
+                let mut cx = context(&self.flow, options, stamp, stamp, out);
+                stream.seeking = dissector.gap(direction, len, &mut cx) == Recover::Resync;
+            }
+        }
+        stream.seeking.then_some(direction)
+    }
+
+    /// One direction has ended.
+    pub fn close(&mut self, direction: Direction, options: &Options, out: &mut Vec<Message>) {
+        let direction = self.oriented(direction);
+        let Some(stream) = self.streams.get_mut(direction.index()) else { return };
+        if std::mem::replace(&mut stream.ended, true) {
+            return;
+        }
+        if let State::Dissecting { dissector, .. } = &mut self.state {
+            let mut cx = context(&self.flow, options, stream.stamp(0), stream.newest(), out);
+            let rest = if stream.seeking { &[][..] } else { &stream.buffer };
+            dissector.close(direction, rest, &mut cx);
+        } else if matches!(self.state, State::Probing { .. }) && !stream.buffer.is_empty() {
+            self.outcome.unknown = true;
+        }
+    }
+
+    /// Tries to tell the protocol from what is buffered.
+    fn probe(&mut self, direction: Direction, options: &Options, out: &mut Vec<Message>) {
+        let (stream, other) = split(&mut self.streams, direction);
+        let probe = Probe {
+            transport: self.flow.transport,
+            direction,
+            data: &stream.buffer,
+            port: self.flow.port,
+            start: self.flow.start,
+        };
+        let detected = detect(&probe, &other.buffer, self.flow.certain);
+        let State::Probing { tries } = &mut self.state else { return };
+        match detected {
+            Detected::Yes { protocol, reversed } => {
+                if reversed {
+                    self.reversed = !self.reversed;
+                    self.streams.swap(0, 1);
+                }
+                self.flow.certain = true;
+                self.state = State::Dissecting { protocol, dissector: (protocol.new)() };
+                self.outcome.unknown = false;
+                // The side that was probed is the one that speaks; what the other said before comes first.
+                let speaker = if reversed { direction.reverse() } else { direction };
+                self.refeed(speaker.reverse(), options, out);
+                self.refeed(speaker, options, out);
+            }
+            Detected::More if stream.buffer.len() < MAX_PROBE => {}
+            Detected::More | Detected::No => {
+                *tries += 1;
+                stream.clear();
+                self.flow.start = false;
+                if *tries >= MAX_TRIES {
+                    other.clear();
+                    self.outcome.unknown = true;
+                    self.state = State::Ignoring;
+                }
+            }
+        }
+    }
+
+    /// Gives the buffered bytes of one direction to the dissector that has just come.
+    fn refeed(&mut self, direction: Direction, options: &Options, out: &mut Vec<Message>) {
+        let Some(stream) = self.streams.get_mut(direction.index()) else { return };
+        stream.enough = 0;
+        if !stream.buffer.is_empty() {
+            self.dissect(direction, &[], Stamp::default(), options, out);
+        }
+    }
+
+    /// Hands bytes to the dissector, from the buffer if some wait there, else as they are.
+    fn dissect(&mut self, direction: Direction, bytes: &[u8], stamp: Stamp, options: &Options, out: &mut Vec<Message>) {
+        let State::Dissecting { protocol, dissector } = &mut self.state else { return };
+        let Some(stream) = self.streams.get_mut(direction.index()) else { return };
+        let skipped = usize::try_from(stream.skip).unwrap_or(usize::MAX).min(bytes.len());
+        stream.skip -= skipped as u64;
+        let bytes = bytes.get(skipped..).unwrap_or_default();
+        if bytes.is_empty() && stream.buffer.is_empty() {
+            return;
+        }
+        if stream.seeking {
+            if !confirms(protocol, self.flow.transport, direction, bytes, self.flow.port) {
+                return;
+            }
+            stream.seeking = false;
+        }
+        let buffered = !stream.buffer.is_empty();
+        if buffered {
+            if !bytes.is_empty() {
+                stream.push(bytes, stamp);
+            }
+            if stream.buffer.len() < stream.enough {
+                return;
+            }
+        }
+        let flow = &self.flow;
+        let run = if buffered {
+            let newest = stream.newest();
+            run(&stream.buffer, |offset| stream.stamp(offset), newest, &mut **dissector, direction, flow, options, out)
+        } else {
+            run(bytes, |_| stamp, stamp, &mut **dissector, direction, flow, options, out)
+        };
+        match run {
+            Run::Wait { consumed, more } => {
+                stream.keep(buffered, bytes, consumed, stamp);
+                stream.enough = stream.buffer.len().saturating_add(more);
+                if stream.enough > MAX_BUFFER {
+                    stream.clear();
+                    stream.seeking = true;
+                    self.outcome.malformed += 1;
+                }
+            }
+            Run::Switch { consumed, to } => {
+                stream.keep(buffered, bytes, consumed, stamp);
+                self.switch(direction, to, options, out);
+            }
+            Run::Ignore => self.ignore(),
+            Run::Malformed(Malformed(why)) => {
+                stream.clear();
+                self.warning = Some(format!("no {} after this: {why}", protocol.title).into());
+                self.outcome.malformed += 1;
+                if self.outcome.malformed >= u32::from(MAX_TRIES) {
+                    self.ignore();
+                    return;
+                }
+                let mut cx = context(&self.flow, options, stamp, stamp, out);
+                dissector.gap(direction, 0, &mut cx);
+                stream.seeking = true;
+            }
+        }
+    }
+
+    /// Another protocol takes over; both directions' remaining bytes are its first.
+    fn switch(&mut self, direction: Direction, to: Switch, options: &Options, out: &mut Vec<Message>) {
+        for stream in &mut self.streams {
+            stream.enough = 0;
+            stream.seeking = false;
+        }
+        match to {
+            Switch::Detect => {
+                self.flow.start = true;
+                self.state = State::Probing { tries: 0 };
+                for direction in [Direction::ToServer, Direction::ToClient] {
+                    let waits = self.streams.get(direction.index()).is_some_and(|stream| !stream.buffer.is_empty());
+                    if waits && matches!(self.state, State::Probing { .. }) {
+                        self.probe(direction, options, out);
+                    }
+                }
+            }
+            Switch::To(protocol, dissector) => {
+                self.state = State::Dissecting { protocol, dissector };
+                self.refeed(direction.reverse(), options, out);
+                self.refeed(direction, options, out);
+            }
+        }
+    }
+
+    fn ignore(&mut self) {
+        self.state = State::Ignoring;
+        self.streams = <[Stream; 2]>::default();
+    }
+
+    /// One datagram: whole in itself, so that its trouble costs nothing else.
+    fn datagram(
+        &mut self,
+        direction: Direction,
+        bytes: &[u8],
+        stamp: Stamp,
+        options: &Options,
+        out: &mut Vec<Message>,
+    ) {
+        let direction = self.oriented(direction);
+        if let State::Probing { tries } = &mut self.state {
+            let (transport, port) = (self.flow.transport, self.flow.port);
+            let probe = Probe { transport, direction, data: bytes, port, start: true };
+            match detect(&probe, &[], self.flow.certain) {
+                Detected::Yes { protocol, reversed } => {
+                    self.reversed ^= reversed;
+                    self.flow.certain = true;
+                    self.outcome.unknown = false;
+                    self.state = State::Dissecting { protocol, dissector: (protocol.new)() };
+                    let direction = if reversed { direction.reverse() } else { direction };
+                    self.dissect_datagram(direction, bytes, stamp, options, out);
+                }
+                Detected::More | Detected::No => {
+                    *tries += 1;
+                    self.outcome.unknown = true;
+                    if *tries >= MAX_TRIES {
+                        self.state = State::Ignoring;
+                    }
+                }
+            }
+        } else {
+            self.dissect_datagram(direction, bytes, stamp, options, out);
+        }
+    }
+
+    fn dissect_datagram(
+        &mut self,
+        dir: Direction,
+        bytes: &[u8],
+        stamp: Stamp,
+        options: &Options,
+        out: &mut Vec<Message>,
+    ) {
+        let State::Dissecting { dissector, .. } = &mut self.state else { return };
+        let mut cx = context(&self.flow, options, stamp, stamp, out);
+        match dissector.data(dir, bytes, &mut cx) {
+            Ok(Progress::Ignore) => self.ignore(),
+            Ok(Progress::Switch(_, Switch::To(protocol, dissector))) => {
+                self.state = State::Dissecting { protocol, dissector };
+            }
+            Ok(_) => {}
+            Err(Malformed(_)) => self.outcome.malformed += 1,
+        }
+    }
+
+    /// The protocol of that name, for messages that carry their own.
+    pub fn row_protocol(&self, message: &Message) -> &'static str {
+        message.protocol.or_else(|| self.protocol().map(|protocol| protocol.name)).unwrap_or("unknown")
+    }
+
+    /// True if a repeated request is the same one.
+    pub fn repeats(&self) -> bool {
+        self.protocol().is_some_and(|protocol| protocol.repeats)
+    }
+}
+
+impl Stream {
+    /// After a run: forgets what was consumed and keeps the rest for later.
+    fn keep(&mut self, buffered: bool, bytes: &[u8], consumed: usize, stamp: Stamp) {
+        let had = if buffered { self.buffer.len() } else { bytes.len() };
+        self.skip += consumed.saturating_sub(had) as u64;
+        if buffered {
+            self.consume(consumed);
+        } else if let Some(rest) = bytes.get(consumed..).filter(|rest| !rest.is_empty()) {
+            self.push(rest, stamp);
+        }
+    }
+}
+
+/// Calls the dissector as long as it makes progress.
+#[allow(clippy::too_many_arguments, reason = "the parts of a driver, lent apart")]
+fn run(
+    bytes: &[u8],
+    stamp: impl Fn(usize) -> Stamp,
+    newest: Stamp,
+    dissector: &mut dyn Dissector,
+    direction: Direction,
+    flow: &Delivery,
+    options: &Options,
+    out: &mut Vec<Message>,
+) -> Run {
+    let mut consumed = 0;
+    while let Some(rest) = bytes.get(consumed..).filter(|rest| !rest.is_empty()) {
+        let mut cx = context(flow, options, stamp(consumed), newest, out);
+        match dissector.data(direction, rest, &mut cx) {
+            // A dissector that consumes nothing and asks for nothing would be called for ever.
+            Ok(Progress::Consumed(0)) => return Run::Wait { consumed, more: 1 },
+            Ok(Progress::Consumed(n)) => consumed = consumed.saturating_add(n),
+            Ok(Progress::Need(more)) => return Run::Wait { consumed, more: more.max(1) },
+            Ok(Progress::Switch(n, to)) => return Run::Switch { consumed: consumed.saturating_add(n), to },
+            Ok(Progress::Ignore) => return Run::Ignore,
+            Err(malformed) => return Run::Malformed(malformed),
+        }
+    }
+    Run::Wait { consumed, more: 1 }
+}
+
+fn context<'a>(
+    flow: &Delivery,
+    options: &'a Options,
+    first: Stamp,
+    newest: Stamp,
+    out: &'a mut Vec<Message>,
+) -> Cx<'a> {
+    Cx {
+        options,
+        transport: flow.transport,
+        port: flow.port,
+        start: flow.start,
+        time: first.time,
+        now: newest.time,
+        packet: first.packet,
+        out,
+    }
+}
+
+/// The stream of a direction, and the other.
+fn split(streams: &mut [Stream; 2], direction: Direction) -> (&mut Stream, &mut Stream) {
+    let [to_server, to_client] = streams;
+    match direction {
+        Direction::ToServer => (to_server, to_client),
+        Direction::ToClient => (to_client, to_server),
+    }
+}
+
+/// True if a server of some protocol usually listens there.
+#[must_use]
+pub fn is_server_port(port: u16) -> bool {
+    PROTOCOLS.iter().any(|protocol| protocol.ports.contains(&port))
+}

@@ -1,0 +1,442 @@
+//! The engine: one frame in, the entries that it completes out.
+
+use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use hashbrown::HashMap;
+
+use super::Counts;
+use crate::capture::Frame;
+use crate::dissect::{Delivery, Driver, Ends, Message, Options, Pairer, Transport, is_server_port};
+use crate::entry::{Direction, Endpoint, Entry, Timestamp};
+use crate::flow::decode::{Decoder, Undecoded};
+use crate::flow::reassembly::{Piece, Reassembly, Stamp};
+use crate::flow::{Packet, Payload, Segment};
+
+/// The most flows held at once; past it the quietest eighth is closed.
+const MAX_FLOWS: usize = 100_000;
+/// How often, in nanoseconds of capture time, quiet flows are looked for.
+const SWEEP_EVERY: i64 = 5_000_000_000;
+/// A UDP or ICMP flow is over when nothing came for so long: its questions stand unanswered.
+const DATAGRAM_IDLE: i64 = 30_000_000_000;
+/// A TCP connection is forgotten when nothing came for so long.
+const TCP_IDLE: i64 = 3600 * 1_000_000_000;
+/// A closed TCP connection is remembered for so long, so that late repetitions start no new one.
+const TCP_LINGER: i64 = 60_000_000_000;
+
+/// Which flows an engine dissects, when several share a capture: each sees all frames.
+#[derive(Clone, Copy, Debug)]
+pub struct Shard {
+    /// From 0.
+    pub index: u64,
+    /// How many there are.
+    pub count: u64,
+}
+
+impl Shard {
+    /// All flows.
+    pub const ALL: Self = Self { index: 0, count: 1 };
+}
+
+/// An entry with its place in the order of the capture.
+#[derive(Debug)]
+pub struct Produced {
+    /// The frame that completed it, and the first frame of its flow: the same whatever the sharding.
+    pub order: (u64, u64),
+    /// The entry, without its id.
+    pub entry: Entry,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Key {
+    tap: u32,
+    transport: u8,
+    low: (IpAddr, u16),
+    high: (IpAddr, u16),
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.mixed());
+    }
+}
+
+impl Key {
+    /// The flow's key, and which side (0 = low, 1 = high) is `src`.
+    fn new(tap: u32, transport: u8, src: (IpAddr, u16), dst: (IpAddr, u16)) -> (Self, usize) {
+        if src <= dst {
+            (Self { tap, transport, low: src, high: dst }, 0)
+        } else {
+            (Self { tap, transport, low: dst, high: src }, 1)
+        }
+    }
+
+    /// A hash that is the same in every run, so that sharding is.
+    fn mixed(&self) -> u64 {
+        let mut hash = u64::from(self.tap) << 8 | u64::from(self.transport);
+        let mut mix = |word: u64| {
+            hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            hash ^= hash >> 29;
+        };
+        for (ip, port) in [&self.low, &self.high] {
+            match ip {
+                IpAddr::V4(ip) => mix(u64::from(ip.to_bits()) << 16 | u64::from(*port)),
+                IpAddr::V6(ip) => {
+                    let bits = ip.to_bits();
+                    mix((bits >> 64) as u64);
+                    mix(bits as u64);
+                    mix(u64::from(*port));
+                }
+            }
+        }
+        hash
+    }
+
+    fn ends(&self, client_side: usize) -> Ends {
+        let low = Endpoint::new(self.low.0, self.low.1);
+        let high = Endpoint::new(self.high.0, self.high.1);
+        let (client, server) = if client_side == 0 { (low, high) } else { (high, low) };
+        Ends { client, server, tap: self.tap }
+    }
+}
+
+/// One 5-tuple.
+struct Flow {
+    key: Key,
+    client_side: usize,
+    /// Sequence number of the client's SYN, if it was seen.
+    syn: Option<u32>,
+    certain: bool,
+    first_frame: u64,
+    last_seen: Timestamp,
+    reassembly: Reassembly,
+    /// From the first payload on; gone when the flow is over.
+    dissection: Option<Box<Dissection>>,
+}
+
+struct Dissection {
+    driver: Driver,
+    pairer: Pairer,
+}
+
+/// Turns frames into entries. Time comes from frames only: the same frames give the same entries.
+pub struct Engine {
+    options: Options,
+    shard: Shard,
+    decoder: Decoder,
+    flows: HashMap<Key, Flow>,
+    next_sweep: Timestamp,
+    counts: Counts,
+    messages: Vec<Message>,
+    out: Vec<Produced>,
+}
+
+impl Engine {
+    /// An engine for the flows of `shard`.
+    #[must_use]
+    pub fn new(options: Options, shard: Shard) -> Self {
+        Self {
+            options,
+            shard,
+            decoder: Decoder::default(),
+            flows: HashMap::new(),
+            next_sweep: Timestamp(i64::MIN),
+            counts: Counts::default(),
+            messages: Vec::new(),
+            out: Vec::new(),
+        }
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Takes the entries that came out since the last call.
+    pub fn take(&mut self) -> Vec<Produced> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// Takes one frame, captured at `tap` (a pod; 0 where pods are not known) on an interface of link type `link`.
+    pub fn frame(&mut self, frame: &Frame<'_>, link: u32, tap: u32) {
+        self.counts.packets += 1;
+        self.counts.bytes += frame.data.len() as u64;
+        self.counts.cut += u64::from((frame.data.len() as u64) < u64::from(frame.len));
+        if frame.time >= self.next_sweep {
+            self.sweep(frame);
+        }
+        let stamp = Stamp { time: frame.time, packet: frame.number };
+        let packet = match self.decoder.decode(link, frame.data, frame.len, frame.time) {
+            Ok(packet) => packet,
+            Err(why) => {
+                *match why {
+                    Undecoded::NotIp => &mut self.counts.not_ip,
+                    Undecoded::Link => &mut self.counts.unknown_link,
+                    Undecoded::Malformed => &mut self.counts.malformed,
+                    Undecoded::Fragment => return,
+                } += 1;
+                return;
+            }
+        };
+        let Packet { addresses, payload } = packet;
+        let (transport, src_port, dst_port) = match &payload {
+            Payload::Tcp(segment) => (6, segment.src_port, segment.dst_port),
+            Payload::Udp { src_port, dst_port, .. } => (17, *src_port, *dst_port),
+            Payload::Icmp { v6: false, .. } => (1, 0, 0),
+            Payload::Icmp { v6: true, .. } => (58, 0, 0),
+            Payload::Other(_) => return,
+        };
+        let (key, side) = Key::new(tap, transport, (addresses.src, src_port), (addresses.dst, dst_port));
+        if self.shard.count > 1 && key.mixed() % self.shard.count != self.shard.index {
+            return;
+        }
+        let mut context = Context {
+            options: &self.options,
+            counts: &mut self.counts,
+            messages: &mut self.messages,
+            out: &mut self.out,
+            frame: frame.number,
+        };
+        let flows = &mut self.flows;
+        // A fault in a dissector costs its flow, not the capture. What it may have left half done goes with the flow.
+        let outcome = catch_unwind(AssertUnwindSafe(|| match payload {
+            Payload::Tcp(segment) => tcp(flows, key, side, &segment, stamp, &mut context),
+            Payload::Udp { data, .. } => datagram(flows, key, side, Transport::Udp, data, stamp, &mut context),
+            Payload::Icmp { data, .. } => datagram(flows, key, side, Transport::Icmp, data, stamp, &mut context),
+            Payload::Other(_) => {}
+        }));
+        if outcome.is_err() {
+            self.flows.remove(&key);
+            self.messages.clear();
+            self.counts.faults += 1;
+        }
+    }
+
+    /// Ends all flows: what stands open becomes entries.
+    pub fn finish(&mut self, last_frame: u64) {
+        self.close(|_| true, last_frame);
+        self.counts.fragments = self.decoder.incomplete();
+    }
+
+    /// Closes quiet flows, and the quietest where there are too many.
+    fn sweep(&mut self, frame: &Frame<'_>) {
+        let now = frame.time;
+        self.next_sweep = Timestamp(now.0.saturating_add(SWEEP_EVERY));
+        self.close(
+            |flow| {
+                let idle = now.since(flow.last_seen);
+                match flow.key.transport {
+                    6 if flow.reassembly.is_over() => idle > TCP_LINGER,
+                    6 => idle > TCP_IDLE,
+                    _ => idle > DATAGRAM_IDLE,
+                }
+            },
+            frame.number,
+        );
+        if self.flows.len() > MAX_FLOWS {
+            let mut seen: Vec<_> = self.flows.values().map(|flow| (flow.last_seen, flow.first_frame)).collect();
+            let (_, limit, _) = seen.select_nth_unstable(MAX_FLOWS / 8);
+            let limit = *limit;
+            let before = self.flows.len();
+            self.close(|flow| (flow.last_seen, flow.first_frame) < limit, frame.number);
+            self.counts.evicted += (before - self.flows.len()) as u64;
+        }
+    }
+
+    /// Finishes and forgets the flows that `over` picks, oldest first.
+    fn close(&mut self, over: impl Fn(&Flow) -> bool, frame: u64) {
+        let mut closed: Vec<Flow> = self.flows.extract_if(|_, flow| over(flow)).map(|(_, flow)| flow).collect();
+        closed.sort_unstable_by_key(|flow| flow.first_frame);
+        let mut context = Context {
+            options: &self.options,
+            counts: &mut self.counts,
+            messages: &mut self.messages,
+            out: &mut self.out,
+            frame,
+        };
+        for mut flow in closed {
+            flow.finish(&mut context);
+        }
+    }
+}
+
+/// What the handling of a flow needs of its engine.
+struct Context<'a> {
+    options: &'a Options,
+    counts: &'a mut Counts,
+    messages: &'a mut Vec<Message>,
+    out: &'a mut Vec<Produced>,
+    frame: u64,
+}
+
+fn tcp(
+    flows: &mut HashMap<Key, Flow>,
+    key: Key,
+    side: usize,
+    segment: &Segment<'_>,
+    stamp: Stamp,
+    cx: &mut Context<'_>,
+) {
+    let opens = segment.flags.syn && !segment.flags.ack;
+    if opens
+        && let Some(flow) = flows.get_mut(&key)
+        && flow.syn != Some(segment.seq)
+    {
+        // The port is used again.
+        flow.finish(cx);
+        flows.remove(&key);
+    }
+    let flow = flows.entry(key).or_insert_with(|| {
+        cx.counts.flows += 1;
+        let (client_side, certain) = match (segment.flags.syn, segment.flags.ack) {
+            (true, false) => (side, true),
+            (true, true) => (1 - side, true),
+            _ => (guess_client(&key, side), false),
+        };
+        Flow::new(key, client_side, certain, stamp)
+    });
+    if opens {
+        flow.syn = Some(segment.seq);
+    }
+    flow.last_seen = stamp.time;
+    let Flow { reassembly, dissection, client_side, certain, first_frame, .. } = flow;
+    let delivery = Delivery {
+        transport: Transport::Tcp,
+        port: key.ends(*client_side).server.port,
+        start: *certain,
+        certain: *certain,
+    };
+    reassembly.segment(side, segment, stamp, &mut |side, piece| {
+        let direction = if side == *client_side { Direction::ToServer } else { Direction::ToClient };
+        if dissection.is_none() && !matches!(piece, Piece::Chunk(..)) {
+            return;
+        }
+        let dissection = dissection.get_or_insert_with(|| {
+            Box::new(Dissection { driver: Driver::new(delivery, cx.options), pairer: Pairer::default() })
+        });
+        dissection.piece(&key, *client_side, *first_frame, direction, piece, cx);
+    });
+    if flow.reassembly.is_over() {
+        flow.finish(cx);
+    }
+}
+
+fn datagram(
+    flows: &mut HashMap<Key, Flow>,
+    key: Key,
+    side: usize,
+    transport: Transport,
+    data: &[u8],
+    stamp: Stamp,
+    cx: &mut Context<'_>,
+) {
+    let flow = flows.entry(key).or_insert_with(|| {
+        cx.counts.flows += 1;
+        // Whoever speaks first asks, unless it speaks from a server's port to one that is none.
+        let (src, dst) = if side == 0 { (key.low.1, key.high.1) } else { (key.high.1, key.low.1) };
+        let answers = is_server_port(src) && !is_server_port(dst);
+        Flow::new(key, if answers { 1 - side } else { side }, false, stamp)
+    });
+    flow.last_seen = stamp.time;
+    let (client_side, first_frame) = (flow.client_side, flow.first_frame);
+    let direction = if side == client_side { Direction::ToServer } else { Direction::ToClient };
+    let dissection = flow.dissection.get_or_insert_with(|| {
+        let delivery = Delivery { transport, port: key.ends(client_side).server.port, start: true, certain: false };
+        Box::new(Dissection { driver: Driver::new(delivery, cx.options), pairer: Pairer::default() })
+    });
+    dissection.piece(&key, client_side, first_frame, direction, Piece::Chunk(data, stamp), cx);
+}
+
+/// Which side is the client of a connection whose handshake was not seen: not the one on a server's port.
+fn guess_client(key: &Key, sender: usize) -> usize {
+    match (is_server_port(key.low.1), is_server_port(key.high.1)) {
+        (true, false) => 1,
+        (false, true) => 0,
+        _ if key.low.1 == key.high.1 => sender,
+        _ => usize::from(key.low.1 < key.high.1),
+    }
+}
+
+impl Flow {
+    fn new(key: Key, client_side: usize, certain: bool, stamp: Stamp) -> Self {
+        Self {
+            key,
+            client_side,
+            syn: None,
+            certain,
+            first_frame: stamp.packet,
+            last_seen: stamp.time,
+            reassembly: Reassembly::default(),
+            dissection: None,
+        }
+    }
+
+    /// Hands on everything that still waits, and forgets all but that the flow was there.
+    fn finish(&mut self, cx: &mut Context<'_>) {
+        let Some(mut dissection) = self.dissection.take() else { return };
+        let Self { key, client_side, first_frame, reassembly, .. } = self;
+        reassembly.finish(&mut |side, piece| {
+            let direction = if side == *client_side { Direction::ToServer } else { Direction::ToClient };
+            dissection.piece(key, *client_side, *first_frame, direction, piece, cx);
+        });
+        for direction in [Direction::ToServer, Direction::ToClient] {
+            dissection.piece(key, *client_side, *first_frame, direction, Piece::End, cx);
+        }
+        let order = (cx.frame, *first_frame);
+        let ends = dissection.ends(key, *client_side);
+        let Dissection { driver, pairer } = &mut *dissection;
+        pairer.finish(&ends, &mut |entry| produce(driver, order, entry, cx.out));
+        let outcome = driver.outcome();
+        cx.counts.unknown_flows += u64::from(outcome.unknown);
+        cx.counts.malformed_flows += u64::from(outcome.malformed > 0);
+    }
+}
+
+impl Dissection {
+    /// The flow's ends, now that the driver may know better who is the client.
+    fn ends(&self, key: &Key, client_side: usize) -> Ends {
+        key.ends(if self.driver.reversed() { 1 - client_side } else { client_side })
+    }
+
+    fn piece(
+        &mut self,
+        key: &Key,
+        client_side: usize,
+        first_frame: u64,
+        direction: Direction,
+        piece: Piece<'_>,
+        cx: &mut Context<'_>,
+    ) {
+        let mut lost = None;
+        match piece {
+            Piece::Chunk(data, stamp) => self.driver.data(direction, data, stamp, cx.options, cx.messages),
+            Piece::Gap(len) => {
+                cx.counts.gaps += 1;
+                cx.counts.gap_bytes += len;
+                lost = self.driver.gap(direction, len, cx.options, cx.messages);
+            }
+            Piece::End => self.driver.close(direction, cx.options, cx.messages),
+        }
+        if cx.messages.is_empty() && lost.is_none() {
+            return;
+        }
+        let ends = self.ends(key, client_side);
+        let order = (cx.frame, first_frame);
+        let repeats = self.driver.repeats();
+        let Self { driver, pairer } = self;
+        for message in cx.messages.drain(..) {
+            let protocol = driver.row_protocol(&message);
+            pairer.message(protocol, repeats, message, &ends, &mut |entry| produce(driver, order, entry, cx.out));
+        }
+        if let Some(direction) = lost {
+            pairer.gap(direction, &ends, &mut |entry| produce(driver, order, entry, cx.out));
+        }
+    }
+}
+
+fn produce(driver: &mut Driver, order: (u64, u64), mut entry: Entry, out: &mut Vec<Produced>) {
+    entry.warnings.extend(driver.take_warning());
+    out.push(Produced { order, entry });
+}

@@ -1,0 +1,267 @@
+//! A whole capture through the engine, on as many cores as there are, with the order of the rows kept.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use super::engine::{Engine, Produced, Shard};
+use super::{Counts, Resolve, Sink};
+use crate::capture::{Batch, Error, Interface, Note, Source};
+use crate::dissect::Options;
+
+/// Batches under way at once: one is read while others are dissected.
+const BATCHES: usize = 4;
+
+/// Why a run ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Offline {
+    /// The capture cannot be read.
+    #[error(transparent)]
+    Capture(#[from] Error),
+    /// The rows cannot be written.
+    #[error("cannot write: {0}")]
+    Write(#[from] io::Error),
+}
+
+/// A batch with what the engine has to know of the interfaces seen so far.
+struct Job {
+    batch: Batch,
+    lanes: Arc<Vec<Lane>>,
+}
+
+/// What the engine has to know of an interface.
+#[derive(Clone, Copy)]
+struct Lane {
+    link: u32,
+    /// Each pod is a point of view of its own: two that see the same connection see it twice. 0 where no pod is known.
+    tap: u32,
+}
+
+/// Numbers entries and hands them to the sink, with names.
+struct Rows<'a> {
+    sink: &'a mut dyn Sink,
+    names: &'a dyn Resolve,
+    entries: u64,
+}
+
+impl Rows<'_> {
+    fn put(&mut self, mut produced: Vec<Produced>) -> io::Result<()> {
+        // Each engine's are in order already; a stable sort merges them.
+        produced.sort_by_key(|produced| produced.order);
+        for Produced { mut entry, .. } in produced {
+            self.entries += 1;
+            entry.id = self.entries;
+            entry.src.name = self.names.resolve(entry.src.ip, entry.src.port);
+            entry.dst.name = self.names.resolve(entry.dst.ip, entry.dst.port);
+            self.sink.entry(&entry)?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads `source` to its end and hands each entry to `sink`, in the same order however many `workers` there are.
+///
+/// `progress` is called after each batch that was read.
+///
+/// # Errors
+/// If the capture cannot be read or a row cannot be written; what came before has been handed on.
+pub fn run<S: Source>(
+    source: &mut S,
+    options: &Options,
+    workers: usize,
+    names: &dyn Resolve,
+    sink: &mut dyn Sink,
+    mut progress: impl FnMut(&S),
+) -> Result<Counts, Offline> {
+    let mut rows = Rows { sink, names, entries: 0 };
+    let mut feed = Feed::default();
+    let (mut counts, failed) = if workers <= 1 {
+        let mut engine = Engine::new(options.clone(), Shard::ALL);
+        let failed = loop {
+            match feed.read(source) {
+                Ok(Some(job)) => {
+                    dissect(&mut engine, &job);
+                    rows.put(engine.take())?;
+                    rows.sink.tick()?;
+                    feed.spare.push(job.batch);
+                }
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            }
+            progress(source);
+        };
+        engine.finish(feed.last_frame);
+        rows.put(engine.take())?;
+        (engine.counts().clone(), failed)
+    } else {
+        parallel(source, options, workers, &mut rows, &mut feed, &mut progress)?
+    };
+    counts.entries = rows.entries;
+    counts.dropped = feed.dropped.iter().sum();
+    counts.flushed = feed.flushed;
+    rows.sink.finish()?;
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(counts),
+    }
+}
+
+fn dissect(engine: &mut Engine, job: &Job) {
+    for frame in job.batch.frames() {
+        let Lane { link, tap } =
+            job.lanes.get(frame.interface as usize).copied().unwrap_or(Lane { link: u32::MAX, tap: 0 });
+        engine.frame(&frame, link, tap);
+    }
+}
+
+/// Reads batches and keeps what is known beside the frames.
+#[derive(Default)]
+struct Feed {
+    lanes: Arc<Vec<Lane>>,
+    /// The pods seen so far; a tap is an index into them, plus one.
+    pods: Vec<String>,
+    spare: Vec<Batch>,
+    last_frame: u64,
+    dropped: Vec<u64>,
+    flushed: u64,
+}
+
+impl Feed {
+    fn read<S: Source>(&mut self, source: &mut S) -> Result<Option<Job>, Error> {
+        let mut batch = self.spare.pop().unwrap_or_default();
+        if !source.next_batch(&mut batch)? {
+            return Ok(None);
+        }
+        if !batch.interfaces.is_empty() {
+            let lanes = Arc::make_mut(&mut self.lanes);
+            for interface in &batch.interfaces {
+                lanes.push(Lane { link: interface.link, tap: tap(&mut self.pods, interface) });
+            }
+        }
+        for note in &batch.notes {
+            match note {
+                Note::Statistics { interface, dropped: Some(dropped), .. } => {
+                    let index = *interface as usize;
+                    if index < self.lanes.len() {
+                        self.dropped.resize(self.lanes.len(), 0);
+                        if let Some(counter) = self.dropped.get_mut(index) {
+                            *counter = *dropped;
+                        }
+                    }
+                }
+                Note::Flushed { count, .. } => self.flushed += count,
+                _ => {}
+            }
+        }
+        if let Some(last) = batch.frames.last() {
+            self.last_frame = last.number;
+        }
+        Ok(Some(Job { batch, lanes: Arc::clone(&self.lanes) }))
+    }
+}
+
+/// The number of the interface's pod, from 1.
+fn tap(pods: &mut Vec<String>, interface: &Interface) -> u32 {
+    let Some(pod) = &interface.pod else { return 0 };
+    let index = pods.iter().position(|known| known == pod).unwrap_or_else(|| {
+        pods.push(pod.clone());
+        pods.len() - 1
+    });
+    index as u32 + 1
+}
+
+struct Worker {
+    jobs: SyncSender<Arc<Job>>,
+    results: Receiver<Vec<Produced>>,
+}
+
+/// Each worker sees all frames and dissects the flows of its shard; rows are merged batch by batch.
+fn parallel<S: Source>(
+    source: &mut S,
+    options: &Options,
+    workers: usize,
+    rows: &mut Rows<'_>,
+    feed: &mut Feed,
+    progress: &mut impl FnMut(&S),
+) -> Result<(Counts, Option<Error>), Offline> {
+    thread::scope(|scope| {
+        let mut handles = Vec::new();
+        let mut channels = Vec::new();
+        for index in 0..workers {
+            let (jobs, todo) = sync_channel::<Arc<Job>>(BATCHES);
+            let (done, results) = sync_channel(BATCHES);
+            let shard = Shard { index: index as u64, count: workers as u64 };
+            let options = options.clone();
+            handles.push(scope.spawn(move || {
+                let mut engine = Engine::new(options, shard);
+                let mut last = 0;
+                for job in todo {
+                    dissect(&mut engine, &job);
+                    last = job.batch.frames.last().map_or(last, |frame| frame.number);
+                    drop(job);
+                    if done.send(engine.take()).is_err() {
+                        return Counts::default();
+                    }
+                }
+                engine.finish(last);
+                let _ = done.send(engine.take());
+                engine.counts().clone()
+            }));
+            channels.push(Worker { jobs, results });
+        }
+        let mut under_way = std::collections::VecDeque::new();
+        let failed = loop {
+            match feed.read(source) {
+                Ok(Some(job)) => {
+                    let job = Arc::new(job);
+                    for worker in &channels {
+                        // A worker only goes away when its results are no longer wanted.
+                        let _ = worker.jobs.send(Arc::clone(&job));
+                    }
+                    under_way.push_back(job);
+                }
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            }
+            if under_way.len() >= BATCHES {
+                collect(&channels, rows)?;
+                if let Some(job) = under_way.pop_front().and_then(Arc::into_inner) {
+                    feed.spare.push(job.batch);
+                }
+                rows.sink.tick()?;
+            }
+            progress(source);
+        };
+        let mut results = Vec::new();
+        for worker in channels {
+            drop(worker.jobs);
+            results.push(worker.results);
+        }
+        // What is left: the batches under way, then what the end of the capture brought out.
+        for _ in 0..=under_way.len() {
+            let mut produced = Vec::new();
+            for receiver in &results {
+                produced.extend(receiver.recv().unwrap_or_default());
+            }
+            rows.put(produced)?;
+        }
+        let mut counts: Option<Counts> = None;
+        for handle in handles {
+            let worker = handle.join().unwrap_or_default();
+            match &mut counts {
+                None => counts = Some(worker),
+                Some(counts) => counts.add_flows(&worker),
+            }
+        }
+        Ok((counts.unwrap_or_default(), failed))
+    })
+}
+
+fn collect(workers: &[Worker], rows: &mut Rows<'_>) -> io::Result<()> {
+    let mut produced = Vec::new();
+    for worker in workers {
+        produced.extend(worker.results.recv().unwrap_or_default());
+    }
+    rows.put(produced)
+}
