@@ -1,1 +1,14 @@
+//! The one test binary: everything is linked once.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_wrap,
+    clippy::print_stderr,
+    reason = "a test that can't go on has failed"
+)]
 
+mod golden;
+mod support;
+mod torture;

@@ -1,0 +1,221 @@
+//! Flow scripts: a conversation that people can read and review, compiled to frames.
+//!
+//! ```text
+//! # a comment
+//! port 6379            the server's port (default 80)
+//! client-port 40001    a new connection from here on
+//! udp                  datagrams instead of TCP
+//! mid-stream           without the handshake
+//! > GET a\r\n          bytes from the client, one segment (escapes: \r \n \t \0 \\ \xHH)
+//! < $-1\r\n            bytes from the server
+//! >x 0a 0b0c           the same in hex
+//! @+3ms                time passes (us, ms, s; default 1 ms before each segment)
+//! ! > 40               40 bytes of the client's that were sent but not captured
+//! fin                  both sides close
+//! ```
+
+use std::net::Ipv4Addr;
+
+/// One step of a conversation.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Bytes of the client (true) or the server.
+    Data(bool, Vec<u8>),
+    /// Bytes that were not captured.
+    Gap(bool, u32),
+    /// Nanoseconds that pass.
+    Pause(i64),
+    /// A new connection from this port.
+    Connect(u16),
+    /// Both sides close.
+    Fin,
+}
+
+/// A parsed flow script.
+#[derive(Clone, Debug)]
+pub struct Script {
+    pub port: u16,
+    pub udp: bool,
+    pub handshake: bool,
+    pub steps: Vec<Step>,
+}
+
+impl Script {
+    /// Parses a script; a fault in it ends the test with the line.
+    pub fn parse(text: &str) -> Self {
+        let mut script = Self { port: 80, udp: false, handshake: true, steps: Vec::new() };
+        for (number, line) in text.lines().enumerate() {
+            let fault = |why: &str| -> ! { panic!("line {}: {why}: {line}", number + 1) };
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+            match word {
+                "port" => script.port = rest.trim().parse().unwrap(),
+                "client-port" => script.steps.push(Step::Connect(rest.trim().parse().unwrap())),
+                "udp" => script.udp = true,
+                "mid-stream" => script.handshake = false,
+                ">" | "<" => script.steps.push(Step::Data(word == ">", unescape(rest))),
+                ">x" | "<x" => script.steps.push(Step::Data(word == ">x", unhex(rest))),
+                "!" => {
+                    let (side, len) = rest.split_once(' ').unwrap_or_else(|| fault("no length"));
+                    script.steps.push(Step::Gap(side == ">", len.trim().parse().unwrap()));
+                }
+                "fin" => script.steps.push(Step::Fin),
+                _ if word.starts_with("@+") => script.steps.push(Step::Pause(pause(&word[2..]))),
+                _ => fault("no such step"),
+            }
+        }
+        script
+    }
+
+    /// The frames of the conversation, captured from 2026-01-02 03:04:05 UTC on.
+    pub fn frames(&self) -> Vec<(i64, Vec<u8>)> {
+        let mut wire = Wire::new(self.port, self.udp);
+        if self.handshake && !self.udp && !matches!(self.steps.first(), Some(Step::Connect(_))) {
+            wire.connect(40_000);
+        }
+        for step in &self.steps {
+            match step {
+                Step::Data(client, data) => wire.data(*client, data),
+                Step::Gap(client, len) => {
+                    let side = usize::from(!*client);
+                    wire.seq[side] = wire.seq[side].wrapping_add(*len);
+                }
+                Step::Pause(nanos) => wire.time += nanos,
+                Step::Connect(port) if self.udp => wire.client_port = *port,
+                Step::Connect(port) => wire.connect(*port),
+                Step::Fin => wire.fin(),
+            }
+        }
+        wire.frames
+    }
+}
+
+/// Builds frames with right lengths and sequence numbers.
+struct Wire {
+    port: u16,
+    client_port: u16,
+    udp: bool,
+    time: i64,
+    /// Next sequence number of client and server.
+    seq: [u32; 2],
+    frames: Vec<(i64, Vec<u8>)>,
+}
+
+impl Wire {
+    fn new(port: u16, udp: bool) -> Self {
+        Self { port, client_port: 40_000, udp, time: 1_767_323_045_000_000_000, seq: [1000, 5000], frames: Vec::new() }
+    }
+
+    fn connect(&mut self, client_port: u16) {
+        self.client_port = client_port;
+        self.tcp(true, 0x02, &[]);
+        self.seq[0] = self.seq[0].wrapping_add(1);
+        self.tcp(false, 0x12, &[]);
+        self.seq[1] = self.seq[1].wrapping_add(1);
+        self.tcp(true, 0x10, &[]);
+    }
+
+    fn fin(&mut self) {
+        for client in [true, false] {
+            self.tcp(client, 0x11, &[]);
+            let side = usize::from(!client);
+            self.seq[side] = self.seq[side].wrapping_add(1);
+        }
+    }
+
+    fn data(&mut self, client: bool, data: &[u8]) {
+        if self.udp {
+            self.udp(client, data);
+            return;
+        }
+        for segment in data.chunks(1460) {
+            self.tcp(client, 0x18, segment);
+            let side = usize::from(!client);
+            self.seq[side] = self.seq[side].wrapping_add(segment.len() as u32);
+        }
+    }
+
+    fn tcp(&mut self, client: bool, flags: u8, payload: &[u8]) {
+        let (seq, ack) = if client { (self.seq[0], self.seq[1]) } else { (self.seq[1], self.seq[0]) };
+        let (src, dst) = self.ports(client);
+        let mut tcp = Vec::new();
+        tcp.extend_from_slice(&src.to_be_bytes());
+        tcp.extend_from_slice(&dst.to_be_bytes());
+        tcp.extend_from_slice(&seq.to_be_bytes());
+        tcp.extend_from_slice(&(if flags & 0x10 != 0 { ack } else { 0 }).to_be_bytes());
+        tcp.extend_from_slice(&[0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+        tcp.extend_from_slice(payload);
+        self.ip(client, 6, &tcp);
+    }
+
+    fn udp(&mut self, client: bool, payload: &[u8]) {
+        let (src, dst) = self.ports(client);
+        let mut udp = Vec::new();
+        udp.extend_from_slice(&src.to_be_bytes());
+        udp.extend_from_slice(&dst.to_be_bytes());
+        udp.extend_from_slice(&(payload.len() as u16 + 8).to_be_bytes());
+        udp.extend_from_slice(&[0, 0]);
+        udp.extend_from_slice(payload);
+        self.ip(client, 17, &udp);
+    }
+
+    fn ports(&self, client: bool) -> (u16, u16) {
+        if client { (self.client_port, self.port) } else { (self.port, self.client_port) }
+    }
+
+    fn ip(&mut self, client: bool, protocol: u8, payload: &[u8]) {
+        let (a, b) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
+        let (src, dst) = if client { (a, b) } else { (b, a) };
+        let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0];
+        frame.extend_from_slice(&(payload.len() as u16 + 20).to_be_bytes());
+        frame.extend_from_slice(&[0, 0, 0x40, 0, 64, protocol, 0, 0]);
+        frame.extend_from_slice(&src.octets());
+        frame.extend_from_slice(&dst.octets());
+        frame.extend_from_slice(payload);
+        self.time += 1_000_000;
+        self.frames.push((self.time, frame));
+    }
+}
+
+fn pause(text: &str) -> i64 {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "us" => 1_000,
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        unit => panic!("no unit {unit}"),
+    };
+    digits.parse::<i64>().unwrap() * unit
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    assert!(digits.len() % 2 == 0, "odd number of hex digits: {text}");
+    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'\\' {
+            bytes.push(byte);
+            continue;
+        }
+        match rest.next() {
+            Some(b'r') => bytes.push(b'\r'),
+            Some(b'n') => bytes.push(b'\n'),
+            Some(b't') => bytes.push(b'\t'),
+            Some(b'0') => bytes.push(0),
+            Some(b'\\') => bytes.push(b'\\'),
+            Some(b'x') => {
+                let digits = [rest.next().unwrap(), rest.next().unwrap()];
+                bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap());
+            }
+            other => panic!("no escape {other:?} in {text}"),
+        }
+    }
+    bytes
+}
