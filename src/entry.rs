@@ -254,6 +254,8 @@ pub struct Half {
     pub time: Timestamp,
     /// Number of the frame that held its first byte, from 1.
     pub packet: u64,
+    /// The TCP sequence number of its first byte, 0 for datagrams: the same wherever the connection is captured.
+    pub position: u32,
     /// Its size on the wire above the transport, in bytes: head and body.
     pub bytes: u64,
     /// Its decoded fields; null unless they were asked for.
@@ -289,6 +291,8 @@ pub struct Entry {
     pub response: Option<Half>,
     /// What a reader should know: joined mid-stream, bytes missing, malformed.
     pub warnings: Vec<Text>,
-    /// Where it was captured.
+    /// The pod that answered for the service in `dst`, where that pod was sniffed too.
+    pub backend: Option<Endpoint>,
+    /// Where it was captured: a number for each sniffed pod, 0 where pods are not known.
     pub tap: u32,
 }

@@ -84,8 +84,11 @@ impl Stream {
 
     /// When the byte at `offset` was captured.
     fn stamp(&self, offset: usize) -> Stamp {
-        let mark = self.marks.iter().find(|(end, _)| *end > offset).or(self.marks.back());
-        mark.map_or_else(Stamp::default, |(_, stamp)| *stamp)
+        let at = self.marks.iter().position(|(end, _)| *end > offset);
+        let Some((_, stamp)) = at.and_then(|at| self.marks.get(at)) else { return self.newest() };
+        let start =
+            at.and_then(|at| at.checked_sub(1)).and_then(|before| self.marks.get(before)).map_or(0, |(end, _)| *end);
+        later(*stamp, offset - start)
     }
 
     fn newest(&self) -> Stamp {
@@ -95,13 +98,23 @@ impl Stream {
     /// Forgets the first `n` bytes.
     fn consume(&mut self, n: usize) {
         self.buffer.drain(..n.min(self.buffer.len()));
-        while self.marks.front().is_some_and(|(end, _)| *end <= n) {
+        let mut start = 0;
+        while let Some((end, _)) = self.marks.front().filter(|(end, _)| *end <= n) {
+            start = *end;
             self.marks.pop_front();
+        }
+        if let Some((_, stamp)) = self.marks.front_mut() {
+            *stamp = later(*stamp, n - start);
         }
         for (end, _) in &mut self.marks {
             *end -= n;
         }
     }
+}
+
+/// The stamp of the byte `offset` bytes into the chunk with that stamp.
+fn later(stamp: Stamp, offset: usize) -> Stamp {
+    Stamp { position: stamp.position.wrapping_add(offset as u32), ..stamp }
 }
 
 /// What a run of a dissector over some bytes came to.
@@ -314,7 +327,7 @@ impl Driver {
             let newest = stream.newest();
             run(&stream.buffer, |offset| stream.stamp(offset), newest, &mut **dissector, direction, flow, options, out)
         } else {
-            run(bytes, |_| stamp, stamp, &mut **dissector, direction, flow, options, out)
+            run(bytes, |offset| later(stamp, offset), stamp, &mut **dissector, direction, flow, options, out)
         };
         match run {
             Run::Wait { consumed, more } => {
@@ -450,7 +463,7 @@ impl Stream {
         if buffered {
             self.consume(consumed);
         } else if let Some(rest) = bytes.get(consumed..).filter(|rest| !rest.is_empty()) {
-            self.push(rest, stamp);
+            self.push(rest, later(stamp, consumed));
         }
     }
 }
@@ -498,6 +511,7 @@ fn context<'a>(
         time: first.time,
         now: newest.time,
         packet: first.packet,
+        position: first.position,
         out,
     }
 }

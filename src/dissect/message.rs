@@ -44,6 +44,8 @@ pub struct Message {
     pub time: Timestamp,
     /// The number of the frame that held it.
     pub packet: u64,
+    /// The TCP sequence number of its first byte.
+    pub position: u32,
 }
 
 impl Message {
@@ -64,6 +66,7 @@ impl Message {
             warnings: Vec::new(),
             time: cx.time,
             packet: cx.packet,
+            position: cx.position,
         }
     }
 
@@ -115,6 +118,7 @@ pub struct Cx<'a> {
     pub(super) time: Timestamp,
     pub(super) now: Timestamp,
     pub(super) packet: u64,
+    pub(super) position: u32,
     pub(super) out: &'a mut Vec<Message>,
 }
 

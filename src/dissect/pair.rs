@@ -96,6 +96,7 @@ fn half(message: &mut Message) -> Half {
     Half {
         time: message.time,
         packet: message.packet,
+        position: message.position,
         bytes: message.bytes,
         detail: std::mem::take(&mut message.detail),
     }
@@ -124,6 +125,7 @@ fn entry(protocol: &'static str, request: Option<Message>, response: Option<Mess
         request: None,
         response: None,
         warnings: Vec::new(),
+        backend: None,
         tap: ends.tap,
     };
     if let (Some(request), Some(response)) = (&request, &response) {

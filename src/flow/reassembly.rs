@@ -28,6 +28,8 @@ pub struct Stamp {
     pub time: Timestamp,
     /// Frame number.
     pub packet: u64,
+    /// The TCP sequence number of the first byte: the same wherever the connection is captured, also behind a NAT.
+    pub position: u32,
 }
 
 /// What comes out of reassembly, in order.
@@ -336,7 +338,7 @@ mod tests {
             });
         };
         for (number, (side, seq, ack, data)) in segments.iter().enumerate() {
-            let stamp = Stamp { time: Timestamp(number as i64), packet: number as u64 + 1 };
+            let stamp = Stamp { time: Timestamp(number as i64), packet: number as u64 + 1, position: 0 };
             reassembly.segment(*side, &segment(*seq, *ack, data.as_bytes()), stamp, &mut out);
         }
         reassembly.finish(&mut out);

@@ -167,7 +167,7 @@ impl Engine {
         if frame.time >= self.next_sweep {
             self.sweep(frame);
         }
-        let stamp = Stamp { time: frame.time, packet: frame.number };
+        let stamp = Stamp { time: frame.time, packet: frame.number, position: 0 };
         let packet = match self.decoder.decode(link, frame.data, frame.len, frame.time) {
             Ok(packet) => packet,
             Err(why) => {

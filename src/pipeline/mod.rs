@@ -3,9 +3,13 @@
 //! Owns [`Engine`], the counters and the traits [`Sink`] and [`Resolve`]. Does no I/O, knows no clock and no Kubernetes.
 
 mod engine;
+mod live;
+mod merge;
 mod run;
 
 pub use engine::{Engine, Produced, Shard};
+pub use live::Live;
+pub use merge::Merge;
 pub use run::{Offline, run};
 
 use std::io;

@@ -6,9 +6,11 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use super::engine::{Engine, Produced, Shard};
+use super::merge::Merge;
 use super::{Counts, Resolve, Sink};
 use crate::capture::{Batch, Error, Interface, Note, Source};
 use crate::dissect::Options;
+use crate::entry::Entry;
 
 /// Batches under way at once: one is read while others are dissected.
 const BATCHES: usize = 4;
@@ -38,10 +40,11 @@ struct Lane {
     tap: u32,
 }
 
-/// Numbers entries and hands them to the sink, with names.
+/// Joins twins, numbers entries and hands them to the sink, with names.
 struct Rows<'a> {
     sink: &'a mut dyn Sink,
     names: &'a dyn Resolve,
+    merge: Merge,
     entries: u64,
 }
 
@@ -49,11 +52,28 @@ impl Rows<'_> {
     fn put(&mut self, mut produced: Vec<Produced>) -> io::Result<()> {
         // Each engine's are in order already; a stable sort merges them.
         produced.sort_by_key(|produced| produced.order);
-        for Produced { mut entry, .. } in produced {
+        let mut ready = Vec::new();
+        for Produced { entry, .. } in produced {
+            let now = entry.time;
+            self.merge.offer(entry, now, true, &mut |entry| ready.push(entry));
+        }
+        self.write(ready)
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        let mut ready = Vec::new();
+        self.merge.finish(&mut |entry| ready.push(entry));
+        self.write(ready)?;
+        self.sink.finish()
+    }
+
+    fn write(&mut self, entries: Vec<Entry>) -> io::Result<()> {
+        for mut entry in entries {
             self.entries += 1;
             entry.id = self.entries;
-            entry.src.name = self.names.resolve(entry.src.ip, entry.src.port);
-            entry.dst.name = self.names.resolve(entry.dst.ip, entry.dst.port);
+            for end in [&mut entry.src, &mut entry.dst].into_iter().chain(&mut entry.backend) {
+                end.name = self.names.resolve(end.ip, end.port);
+            }
             self.sink.entry(&entry)?;
         }
         Ok(())
@@ -74,7 +94,7 @@ pub fn run<S: Source>(
     sink: &mut dyn Sink,
     mut progress: impl FnMut(&S),
 ) -> Result<Counts, Offline> {
-    let mut rows = Rows { sink, names, entries: 0 };
+    let mut rows = Rows { sink, names, merge: Merge::default(), entries: 0 };
     let mut feed = Feed::default();
     let (mut counts, failed) = if workers <= 1 {
         let mut engine = Engine::new(options.clone(), Shard::ALL);
@@ -97,10 +117,11 @@ pub fn run<S: Source>(
     } else {
         parallel(source, options, workers, &mut rows, &mut feed, &mut progress)?
     };
+    rows.finish()?;
     counts.entries = rows.entries;
+    counts.merged = rows.merge.merged();
     counts.dropped = feed.dropped.iter().sum();
     counts.flushed = feed.flushed;
-    rows.sink.finish()?;
     match failed {
         Some(error) => Err(error.into()),
         None => Ok(counts),

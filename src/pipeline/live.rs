@@ -1,0 +1,155 @@
+//! Live captures of several pods through one engine.
+
+use std::io;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::engine::{Engine, Shard};
+use super::merge::Merge;
+use super::{Counts, Resolve, Sink};
+use crate::capture::{Batch, Frame, Note};
+use crate::dissect::Options;
+use crate::entry::{Entry, Timestamp};
+
+/// Dissects what the agents of several pods send, as it comes.
+pub struct Live<'a> {
+    engine: Engine,
+    merge: Merge,
+    names: Arc<dyn Resolve>,
+    sink: &'a mut dyn Sink,
+    taps: HashMap<u32, Tap>,
+    frames: u64,
+    entries: u64,
+    flushed: u64,
+}
+
+/// One pod's stream.
+#[derive(Default)]
+struct Tap {
+    /// Link types of its interfaces.
+    links: Vec<u32>,
+    /// Kernel drops: those of agents that are gone, and by interface those of the present one.
+    dropped_before: u64,
+    dropped: Vec<u64>,
+}
+
+impl<'a> Live<'a> {
+    /// Rows go to `sink`, with names from `names`.
+    pub fn new(options: Options, names: Arc<dyn Resolve>, sink: &'a mut dyn Sink) -> Self {
+        Self {
+            engine: Engine::new(options, Shard::ALL),
+            merge: Merge::default(),
+            names,
+            sink,
+            taps: HashMap::new(),
+            frames: 0,
+            entries: 0,
+            flushed: 0,
+        }
+    }
+
+    /// Takes a batch from the pod that has number `tap` (from 1); `now` is the time of day.
+    ///
+    /// # Errors
+    /// If a row cannot be written.
+    pub fn batch(&mut self, tap: u32, batch: &Batch, now: Timestamp) -> io::Result<()> {
+        let state = self.taps.entry(tap).or_default();
+        state.links.extend(batch.interfaces.iter().map(|interface| interface.link));
+        for note in &batch.notes {
+            match note {
+                Note::Statistics { interface, dropped: Some(dropped), .. } => {
+                    let index = *interface as usize;
+                    if index < state.links.len() {
+                        state.dropped.resize(state.links.len(), 0);
+                        if let Some(counter) = state.dropped.get_mut(index) {
+                            *counter = *dropped;
+                        }
+                    }
+                }
+                Note::Flushed { count, .. } => self.flushed += count,
+                _ => {}
+            }
+        }
+        for frame in batch.frames() {
+            self.frames += 1;
+            let link = state.links.get(frame.interface as usize).copied().unwrap_or(u32::MAX);
+            self.engine.frame(&Frame { number: self.frames, ..frame }, link, tap);
+        }
+        self.rows(now)
+    }
+
+    /// Lets rows go that have waited for their twin; call it several times a second.
+    ///
+    /// # Errors
+    /// If a row cannot be written.
+    pub fn tick(&mut self, now: Timestamp) -> io::Result<()> {
+        self.rows(now)?;
+        self.sink.tick()
+    }
+
+    /// Ends all flows and writes what is left.
+    ///
+    /// # Errors
+    /// If a row cannot be written.
+    pub fn finish(mut self, now: Timestamp) -> io::Result<Counts> {
+        self.engine.finish(self.frames);
+        self.rows(now)?;
+        let mut rest = Vec::new();
+        self.merge.finish(&mut |entry| rest.push(entry));
+        self.put(rest)?;
+        self.sink.finish()?;
+        Ok(self.counts())
+    }
+
+    /// What was counted so far.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            entries: self.entries,
+            merged: self.merge.merged(),
+            flushed: self.flushed,
+            dropped: self.taps.values().map(|tap| tap.dropped_before + tap.dropped.iter().sum::<u64>()).sum(),
+            ..self.engine.counts().clone()
+        }
+    }
+
+    /// The agent in the pod was replaced: its counters start again.
+    pub fn restarted(&mut self, tap: u32) {
+        if let Some(tap) = self.taps.get_mut(&tap) {
+            tap.dropped_before += tap.dropped.drain(..).sum::<u64>();
+            tap.links.clear();
+        }
+    }
+
+    /// Packets that are known to be missing from a stream.
+    pub fn lost(&mut self, count: u64) {
+        self.flushed += count;
+    }
+
+    fn rows(&mut self, now: Timestamp) -> io::Result<()> {
+        let several = self.taps.len() > 1;
+        let mut ready = Vec::new();
+        for produced in self.engine.take() {
+            let mut entry = produced.entry;
+            entry.src.name = self.names.resolve(entry.src.ip, entry.src.port);
+            entry.dst.name = self.names.resolve(entry.dst.ip, entry.dst.port);
+            // Its other end may be a sniffed pod too, or a service in front of one.
+            let expected = several && entry.src.name.is_some() && entry.dst.name.is_some();
+            self.merge.offer(entry, now, expected, &mut |entry| ready.push(entry));
+        }
+        self.merge.tick(now, &mut |entry| ready.push(entry));
+        self.put(ready)
+    }
+
+    fn put(&mut self, entries: Vec<Entry>) -> io::Result<()> {
+        for mut entry in entries {
+            self.entries += 1;
+            entry.id = self.entries;
+            if let Some(backend) = &mut entry.backend {
+                backend.name = self.names.resolve(backend.ip, backend.port);
+            }
+            self.sink.entry(&entry)?;
+        }
+        Ok(())
+    }
+}

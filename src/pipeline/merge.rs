@@ -1,0 +1,201 @@
+//! Requests that two sniffed pods both see → one row.
+//!
+//! A connection between two sniffed pods is captured twice, often under two addresses: the caller sees a service's, the
+//! callee its own. TCP sequence numbers pass a NAT unchanged, so the sequence number of the request's first byte, with what
+//! was asked, tells twins. Datagrams have their sender and question.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use hashbrown::HashMap;
+
+use crate::entry::{Entry, Text, Timestamp};
+
+/// How long, in nanoseconds, an entry is remembered so that its twin is known when it comes.
+const MEMORY: i64 = 5_000_000_000;
+/// How long a twin that is expected is waited for, so that the row can tell both views.
+const PATIENCE: i64 = 150_000_000;
+/// The most entries remembered.
+const MAX_REMEMBERED: usize = 100_000;
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    protocol: &'static str,
+    operation: Text,
+    target: String,
+    /// Which half the position is of.
+    asked: bool,
+    position: u32,
+    /// Senders of datagrams, which have no position.
+    sender: Option<(IpAddr, u16)>,
+}
+
+impl Key {
+    fn of(entry: &Entry) -> Self {
+        let position = entry.request.as_ref().or(entry.response.as_ref()).map_or(0, |half| half.position);
+        Self {
+            protocol: entry.protocol,
+            operation: entry.operation.clone(),
+            target: entry.target.clone(),
+            asked: entry.request.is_some(),
+            position,
+            sender: (position == 0).then_some((entry.src.ip, entry.src.port)),
+        }
+    }
+}
+
+/// An entry that was seen at a tap; `held` until it is handed on.
+struct Seen {
+    tap: u32,
+    at: Timestamp,
+    held: Option<Entry>,
+}
+
+/// Finds twins among entries of different taps.
+#[derive(Default)]
+pub struct Merge {
+    seen: HashMap<Key, Seen>,
+    /// Keys by the time at which they were first seen.
+    order: VecDeque<(Timestamp, Key)>,
+    /// Keys of held entries, in order.
+    held: VecDeque<(Timestamp, Key)>,
+    merged: u64,
+}
+
+impl Merge {
+    /// How many entries were left out because their twin was there.
+    pub fn merged(&self) -> u64 {
+        self.merged
+    }
+
+    /// Takes an entry at time `now`; hands on what is ready. `expected` if its other end is a sniffed pod too, or may be.
+    pub fn offer(&mut self, entry: Entry, now: Timestamp, expected: bool, out: &mut impl FnMut(Entry)) {
+        if entry.tap == 0 {
+            out(entry);
+            return;
+        }
+        let key = Key::of(&entry);
+        match self.seen.get_mut(&key) {
+            Some(first) if first.tap != entry.tap => {
+                self.merged += 1;
+                if let Some(held) = first.held.take() {
+                    out(join(held, entry));
+                }
+            }
+            // The same question again at the same place is another one.
+            Some(first) => {
+                if let Some(held) = first.held.take() {
+                    out(held);
+                }
+                first.at = now;
+                first.held = None;
+                out(entry);
+            }
+            None => {
+                let (tap, held) = (entry.tap, if expected { Some(entry) } else { (out(entry), None).1 });
+                if held.is_some() {
+                    self.held.push_back((now, key.clone()));
+                }
+                self.order.push_back((now, key.clone()));
+                self.seen.insert(key, Seen { tap, at: now, held });
+            }
+        }
+        self.tick(now, out);
+    }
+
+    /// Hands on what has waited long enough and forgets what is old.
+    pub fn tick(&mut self, now: Timestamp, out: &mut impl FnMut(Entry)) {
+        while let Some((_, key)) = self.held.front().filter(|(since, _)| now.since(*since) > PATIENCE) {
+            if let Some(entry) = self.seen.get_mut(key).and_then(|seen| seen.held.take()) {
+                out(entry);
+            }
+            self.held.pop_front();
+        }
+        while let Some((_, key)) =
+            self.order.front().filter(|(since, _)| now.since(*since) > MEMORY || self.order.len() > MAX_REMEMBERED)
+        {
+            if let Some(entry) = self.seen.remove(key).and_then(|seen| seen.held) {
+                out(entry);
+            }
+            self.order.pop_front();
+        }
+    }
+
+    /// Hands on all that is held.
+    pub fn finish(&mut self, out: &mut impl FnMut(Entry)) {
+        for (_, key) in std::mem::take(&mut self.held) {
+            if let Some(entry) = self.seen.get_mut(&key).and_then(|seen| seen.held.take()) {
+                out(entry);
+            }
+        }
+    }
+}
+
+/// One row of two views. The caller's has the longer latency, whatever the two clocks say; it tells how long the caller
+/// waited and whom it called. The callee's tells who answered.
+fn join(first: Entry, second: Entry) -> Entry {
+    let complete = |entry: &Entry| (entry.request.is_some() && entry.response.is_some(), entry.latency);
+    let (mut caller, callee) = if complete(&first) >= complete(&second) { (first, second) } else { (second, first) };
+    if (callee.dst.ip, callee.dst.port) != (caller.dst.ip, caller.dst.port) {
+        caller.backend = Some(callee.dst);
+    }
+    caller
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::entry::{Endpoint, Half};
+
+    fn entry(tap: u32, dst: u8, position: u32, latency: i64) -> Entry {
+        Entry {
+            id: 0,
+            time: Timestamp(0),
+            protocol: "http",
+            src: Endpoint::new(IpAddr::from([10, 0, 0, 1]), 40_000),
+            dst: Endpoint::new(IpAddr::from([10, 0, 0, dst]), 80),
+            operation: "GET".into(),
+            target: "/".into(),
+            status: "200".into(),
+            failed: false,
+            latency: Some(latency),
+            request: Some(Half { position, ..Half::default() }),
+            response: Some(Half::default()),
+            warnings: Vec::new(),
+            backend: None,
+            tap,
+        }
+    }
+
+    /// Offers entries as (tap, dst, position, latency, time) and shows what comes out.
+    fn run(entries: &[(u32, u8, u32, i64, i64)]) -> Vec<Entry> {
+        let mut merge = Merge::default();
+        let mut rows = Vec::new();
+        for (tap, dst, position, latency, now) in entries {
+            merge.offer(entry(*tap, *dst, *position, *latency), Timestamp(*now), true, &mut |entry| rows.push(entry));
+        }
+        merge.finish(&mut |entry| rows.push(entry));
+        rows
+    }
+
+    #[test]
+    fn both_views_of_a_request_are_one_row_with_the_callee_behind_the_service() {
+        let rows = run(&[(2, 9, 77, 100, 0), (1, 5, 77, 150, 10)]);
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].dst.ip, IpAddr::from([10, 0, 0, 5]));
+        assert_eq!(rows[0].latency, Some(150));
+        assert_eq!(rows[0].backend.as_ref().map(|end| end.ip), Some(IpAddr::from([10, 0, 0, 9])));
+    }
+
+    #[test]
+    fn equal_requests_at_one_place_stay_two_rows() {
+        assert_eq!(run(&[(1, 5, 77, 1, 0), (1, 5, 77, 1, 1)]).len(), 2);
+        assert_eq!(run(&[(1, 5, 77, 1, 0), (2, 5, 78, 1, 1)]).len(), 2);
+    }
+
+    #[test]
+    fn a_twin_that_comes_late_is_left_out() {
+        assert_eq!(run(&[(1, 5, 77, 1, 0), (1, 5, 90, 1, PATIENCE + 1), (2, 5, 77, 1, PATIENCE + 2)]).len(), 2);
+    }
+}
