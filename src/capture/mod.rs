@@ -6,6 +6,8 @@
 pub mod decoder;
 #[cfg(feature = "engine")]
 pub mod file;
+#[cfg(feature = "cli")]
+pub mod filter;
 #[cfg(feature = "engine")]
 mod frame;
 pub mod pcapng;

@@ -1,0 +1,42 @@
+# Two commands do everything on a fresh Debian 12 with root, Rust and Go: `make demo` and `make test`.
+# What is slow to build (Kubernetes) is cached in $SNIFF_CACHE (default /var/cache/kubectl-sniff), keyed by version.
+
+CLUSTER := tests/cluster/cluster
+
+.PHONY: all demo test check image dist bench soak clean-cluster setup help
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+all: image ## Build the plugin and the agent image
+	cargo build --release
+
+setup: ## Install the packages that building and testing need
+	tests/setup
+
+image: setup ## Write target/sniff-agent.oci.tar (amd64 and arm64), without Docker
+	image/build
+
+demo: setup image ## Start a cluster with a small shop in it and sniff its traffic
+	cargo build --release
+	tests/demo
+
+test: setup image ## Run all tests, those on a real cluster included
+	$(CLUSTER) up
+	cargo test
+
+check: ## Format and lint
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	cargo clippy --no-default-features --features engine --lib -- -D warnings
+	cargo clippy --no-default-features --features agent --bin sniff-agent -- -D warnings
+
+bench: setup image ## Print speed and memory beside tshark and kubectl debug + tcpdump
+	cargo build --release
+	tests/bench/run
+
+dist: setup image ## Write the krew archive and manifest to target/dist
+	krew/build
+
+clean-cluster: ## Stop the test cluster and remove all that it made
+	$(CLUSTER) down
