@@ -9,6 +9,8 @@ pub mod file;
 #[cfg(feature = "engine")]
 mod frame;
 pub mod pcapng;
+#[cfg(feature = "engine")]
+mod section;
 
 #[cfg(feature = "engine")]
 pub use frame::{Batch, Error, Frame, Interface, Note, Source, Stored};
