@@ -1,19 +1,59 @@
 //! Bytes of a pcap or pcapng stream → frames, incrementally: the same for a file and for an agent's stream.
 
-use super::{Batch, Error, Interface};
+use byteorder_slice::{BigEndian, ByteOrder, LittleEndian};
+use pcap_file::Endianness;
+use pcap_file::pcap::{PcapHeader, PcapParseError, PcapTsResolution, RawPcapPacket};
+
+use crate::entry::Timestamp;
+
+use super::section::Sections;
+use super::{Batch, Error, Interface, Stored};
+
+/// The largest record that is believed: a packet with its headers, or a pcapng block. More is damage, not data.
+pub const LARGEST_RECORD: usize = 16 << 20;
+
+/// Length of the file header of a pcap.
+const PCAP_HEADER: usize = 24;
+
+/// Magic of Kuznetzov's pcap, whose packet headers are longer by [`KUZNETZOV_EXTRA`].
+const KUZNETZOV: u32 = 0xa1b2_cd34;
+
+/// Interface index, protocol, packet type and padding, after the usual packet header.
+const KUZNETZOV_EXTRA: usize = 8;
 
 /// Decodes one capture, however its bytes arrive.
 #[derive(Debug)]
 pub struct Decoder {
     name: String,
     interfaces: Vec<Interface>,
+    format: Option<Format>,
+    /// Frames decoded so far.
+    count: u64,
 }
+
+#[derive(Debug)]
+enum Format {
+    Pcap(Pcap),
+    Pcapng(Sections),
+}
+
+/// What the next record came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It is this many bytes long.
+    Used(usize),
+    /// It has not arrived whole.
+    Incomplete,
+}
+
+/// What is wrong with a record: a clause that follows "is damaged after packet 7: ".
+pub(super) type Damage = String;
 
 impl Decoder {
     /// For a capture that errors shall call `name`.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), interfaces: Vec::new() }
+        Self { name: name.into(), interfaces: Vec::new(), format: None, count: 0 }
     }
 
     /// The interfaces seen so far; frames index into it. It only grows, also across sections.
@@ -22,13 +62,193 @@ impl Decoder {
         &self.interfaces
     }
 
+    /// How many frames were decoded so far.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// True once the first bytes turned out to be a capture's.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        self.format.is_some()
+    }
+
     /// Decodes the whole records at the start of `batch.bytes[from..]` into frames, notes and interfaces of the batch.
     /// Returns how many bytes it used; the caller gives the rest again with more behind it.
     ///
     /// # Errors
-    /// [`Error::NotACapture`] if the stream is of no known format, or is damaged beyond the frames already decoded.
+    /// [`Error::NotACapture`] if the stream is of no known format; [`Error::Damaged`] if its records cannot be
+    /// followed any further. The batch then holds the frames before the damage.
     pub fn decode(&mut self, batch: &mut Batch, from: usize) -> Result<usize, Error> {
-        let _ = (batch, from);
-        Err(Error::NotACapture { name: self.name.clone(), why: String::new() })
+        let mut at = from;
+        if self.format.is_none() {
+            let Some((format, used)) = self.detect(batch, from)? else { return Ok(0) };
+            self.format = Some(format);
+            at += used;
+        }
+        let known = batch.interfaces.len();
+        let result = match &mut self.format {
+            Some(Format::Pcap(pcap)) => pcap.packets(batch, &mut at, &mut self.count),
+            Some(Format::Pcapng(sections)) => sections.blocks(batch, &mut at, &mut self.count),
+            None => Ok(()),
+        };
+        self.interfaces.extend(batch.interfaces.iter().skip(known).cloned());
+        match result {
+            Ok(()) => Ok(at - from),
+            Err(damage) => {
+                let after = match self.count {
+                    0 => "before its first packet".to_owned(),
+                    count => format!("after packet {}", grouped(count)),
+                };
+                Err(Error::Damaged { name: self.name.clone(), why: format!("{after}: {damage}") })
+            }
+        }
     }
+
+    /// Tells the format by the first bytes; none while there are too few.
+    fn detect(&mut self, batch: &mut Batch, from: usize) -> Result<Option<(Format, usize)>, Error> {
+        let bytes = batch.bytes.get(from..).unwrap_or_default();
+        let Some(&magic) = bytes.first_chunk::<4>() else { return Ok(None) };
+        if Sections::starts_with(magic) {
+            return Ok(Some((Format::Pcapng(Sections::default()), 0)));
+        }
+        if !Pcap::is_magic(magic) {
+            let why = format!("it starts with {}, not with a pcap or pcapng header", beginning(bytes));
+            return Err(Error::NotACapture { name: self.name.clone(), why });
+        }
+        let Some(header) = bytes.first_chunk::<PCAP_HEADER>() else { return Ok(None) };
+        let (pcap, interface) = Pcap::new(*header).map_err(|cause| Error::NotACapture {
+            name: self.name.clone(),
+            why: format!("bad pcap header: {cause}"),
+        })?;
+        batch.interfaces.push(interface.clone());
+        self.interfaces.push(interface);
+        Ok(Some((Format::Pcap(pcap), PCAP_HEADER)))
+    }
+}
+
+/// A classic pcap after its file header.
+#[derive(Debug)]
+struct Pcap {
+    endianness: Endianness,
+    /// Nanoseconds in a unit of the timestamps' fraction.
+    unit: i64,
+    /// Bytes between a packet's header and its data.
+    extra: usize,
+}
+
+impl Pcap {
+    fn is_magic(magic: [u8; 4]) -> bool {
+        [u32::from_be_bytes(magic), u32::from_le_bytes(magic)]
+            .iter()
+            .any(|magic| matches!(*magic, 0xa1b2_c3d4 | 0xa1b2_3c4d | KUZNETZOV))
+    }
+
+    fn new(mut header: [u8; PCAP_HEADER]) -> Result<(Self, Interface), PcapParseError> {
+        let [a, b, c, d, ..] = header;
+        let mut extra = 0;
+        // Its file header is the usual one but for the magic.
+        for (theirs, usual) in [
+            (KUZNETZOV.to_be_bytes(), 0xa1b2_c3d4_u32.to_be_bytes()),
+            (KUZNETZOV.to_le_bytes(), 0xa1b2_c3d4_u32.to_le_bytes()),
+        ] {
+            if [a, b, c, d] == theirs {
+                header[..4].copy_from_slice(&usual);
+                extra = KUZNETZOV_EXTRA;
+            }
+        }
+        let (_, header) = PcapHeader::from_slice(&header)?;
+        let unit = match header.ts_resolution {
+            PcapTsResolution::MicroSecond => 1000,
+            PcapTsResolution::NanoSecond => 1,
+        };
+        // The upper half of the field tells the length of the frame check sequence.
+        let link = u32::from(header.datalink) & 0xffff;
+        Ok((Self { endianness: header.endianness, unit, extra }, Interface::named(String::new(), link, header.snaplen)))
+    }
+
+    fn packets(&self, batch: &mut Batch, at: &mut usize, count: &mut u64) -> Result<(), Damage> {
+        while let Step::Used(used) = match self.endianness {
+            Endianness::Big => self.packet::<BigEndian>(batch, *at, count),
+            Endianness::Little => self.packet::<LittleEndian>(batch, *at, count),
+        }? {
+            *at += used;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn packet<B: ByteOrder>(&self, batch: &mut Batch, at: usize, count: &mut u64) -> Result<Step, Damage> {
+        let bytes = batch.bytes.get(at..).unwrap_or_default();
+        let (rest, packet) = match RawPcapPacket::from_slice::<B>(bytes) {
+            Ok(parsed) => parsed,
+            Err(PcapParseError::IncompleteBuffer(needed, _)) if needed > LARGEST_RECORD => {
+                return Err(format!("packet of {needed} bytes"));
+            }
+            Err(_) => return Ok(Step::Incomplete),
+        };
+        let length = packet.incl_len as usize;
+        if length > LARGEST_RECORD {
+            return Err(format!("packet of {length} bytes"));
+        }
+        if rest.len() < self.extra {
+            return Ok(Step::Incomplete);
+        }
+        let used = bytes.len() - rest.len() + self.extra;
+        *count += 1;
+        batch.frames.push(Stored {
+            number: *count,
+            id: None,
+            time: Timestamp(i64::from(packet.ts_sec) * 1_000_000_000 + i64::from(packet.ts_frac) * self.unit),
+            interface: 0,
+            len: packet.orig_len.max(packet.incl_len),
+            start: at + used - length,
+            end: at + used,
+        });
+        Ok(Step::Used(used))
+    }
+}
+
+/// What a file that is no capture starts with, in words.
+fn beginning(bytes: &[u8]) -> String {
+    /// First bytes that people are likely to mistake for a capture.
+    const KNOWN: &[(&[u8], &str)] = &[
+        (b"\x7fELF", "an ELF header (a program or library)"),
+        (b"PK\x03\x04", "a zip header"),
+        (b"\x1f\x8b", "a gzip header (compressed twice?)"),
+        (b"\x28\xb5\x2f\xfd", "a zstd header (compressed twice?)"),
+        (b"\xfd7zXZ\0", "an xz header (decompress it first)"),
+        (b"BZh", "a bzip2 header (decompress it first)"),
+        (b"\x04\x22\x4d\x18", "an lz4 header (decompress it first)"),
+        (b"%PDF", "a PDF header"),
+        (b"\x89PNG", "a PNG header"),
+        (b"GMBU", "a Network Monitor header"),
+        (b"snoop\0", "a snoop header"),
+    ];
+    if let Some((_, name)) = KNOWN.iter().find(|(magic, _)| bytes.starts_with(magic)) {
+        return (*name).to_owned();
+    }
+    let head = bytes.get(..bytes.len().min(16)).unwrap_or_default();
+    let line = head.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+    match std::str::from_utf8(line) {
+        Ok(text) if !text.trim().is_empty() && !text.chars().any(char::is_control) => format!("{text:?}"),
+        _ => {
+            let hex: Vec<String> = head.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+            format!("the bytes {}", hex.join(" "))
+        }
+    }
+}
+
+/// A number with commas between its thousands.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }

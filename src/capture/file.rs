@@ -1,1 +1,275 @@
-//! Captures in files and on standard input.
+//! Capture files: opened, decompressed, read in large pieces.
+
+use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use flate2::bufread::MultiGzDecoder;
+use ruzstd::decoding::StreamingDecoder;
+
+use super::decoder::{Decoder, grouped};
+use super::{Batch, Error, Source};
+
+/// How much is read from a file at once.
+const CHUNK: usize = 1 << 20;
+
+/// How much is asked of a pipe at once: what Linux keeps in one.
+const PIPE_CHUNK: usize = 64 << 10;
+
+/// How much is looked at to tell compression; no capture is shorter than a pcap's header.
+const HEAD: usize = 24;
+
+/// A capture file or standard input; pcap or pcapng, as it is or compressed by gzip or zstd.
+pub struct File {
+    name: String,
+    input: Box<dyn Read + Send>,
+    /// The compression's name, if there is one.
+    compression: Option<&'static str>,
+    decoder: Decoder,
+    /// The start of a record whose rest was not yet read.
+    tail: Vec<u8>,
+    chunk: usize,
+    read: Arc<AtomicU64>,
+    total: Option<u64>,
+    ended: bool,
+    complaint: Option<String>,
+}
+
+impl File {
+    /// Opens `path`; `-` is standard input.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be opened, or is a directory. Whether it is a capture shows when the first batch is read.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        if path.as_os_str() == "-" {
+            return Self::new("standard input".to_owned(), io::stdin(), None);
+        }
+        let name = path.display().to_string();
+        let opened = std::fs::File::open(path).and_then(|file| Ok((file.metadata()?, file)));
+        let (metadata, file) = opened.map_err(|cause| Error::Io { name: name.clone(), cause })?;
+        if metadata.is_dir() {
+            return Err(Error::Io { name, cause: io::ErrorKind::IsADirectory.into() });
+        }
+        Self::new(name, file, metadata.is_file().then(|| metadata.len()))
+    }
+
+    /// Reads a capture from `input`, which is `total` bytes long if that is known.
+    fn new(name: String, input: impl Read + Send + 'static, total: Option<u64>) -> Result<Self, Error> {
+        let read = Arc::new(AtomicU64::new(0));
+        let mut input = Counted { input, read: Arc::clone(&read) };
+        let mut head = Vec::with_capacity(HEAD);
+        if let Err(cause) = input.by_ref().take(HEAD as u64).read_to_end(&mut head) {
+            return Err(Error::Io { name, cause });
+        }
+        let magic = head.first_chunk::<4>().copied().unwrap_or_default();
+        let input = Cursor::new(head).chain(input);
+        let (input, compression): (Box<dyn Read + Send>, _) = match magic {
+            [0x1f, 0x8b, _, _] => {
+                (Box::new(MultiGzDecoder::new(BufReader::with_capacity(PIPE_CHUNK, input))), Some("gzip"))
+            }
+            [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
+                (Box::new(Zstd::new(BufReader::with_capacity(PIPE_CHUNK, input))), Some("zstd"))
+            }
+            _ => (Box::new(input), None),
+        };
+        Ok(Self {
+            decoder: Decoder::new(name.clone()),
+            name,
+            input,
+            compression,
+            tail: Vec::new(),
+            chunk: if total.is_some() { CHUNK } else { PIPE_CHUNK },
+            read,
+            total,
+            ended: false,
+            complaint: None,
+        })
+    }
+
+    /// Bytes of the file that were read so far, and its length if that is known. Both as compressed.
+    #[must_use]
+    pub fn progress(&self) -> (u64, Option<u64>) {
+        (self.read.load(Ordering::Relaxed), self.total)
+    }
+
+    /// Reads behind what `bytes` holds. Returns how many bytes were read; 0 at the end.
+    fn fill(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize> {
+        let filled = bytes.len();
+        bytes.resize(filled + self.chunk, 0);
+        let result = loop {
+            match self.input.read(&mut bytes[filled..]) {
+                Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+                result => break result,
+            }
+        };
+        bytes.truncate(filled + result.as_ref().map_or(0, |read| *read));
+        result
+    }
+
+    /// Ends the capture early. What is wrong is an error only if nothing of the capture was understood before it.
+    fn stop(&mut self, problem: Error) -> Result<(), Error> {
+        self.ended = true;
+        if self.decoder.interfaces().is_empty() {
+            return Err(problem);
+        }
+        self.complaint = Some(problem.to_string());
+        Ok(())
+    }
+
+    /// The input is at its end, `rest` bytes of it were not decoded.
+    fn finish(&mut self, rest: usize) -> Result<(), Error> {
+        self.ended = true;
+        if !self.decoder.is_started() {
+            let why = match rest {
+                0 => "it is empty".to_owned(),
+                _ => format!("it ends after {rest} bytes, within its header"),
+            };
+            return Err(Error::NotACapture { name: self.name.clone(), why });
+        }
+        if rest > 0 {
+            self.complaint = Some(self.cut());
+        }
+        Ok(())
+    }
+
+    fn cut(&self) -> String {
+        format!("{} is cut in the middle of packet {}", self.name, grouped(self.decoder.count() + 1))
+    }
+
+    /// Reading failed: the file's own trouble, or its compression is damaged.
+    fn failed(&mut self, cause: io::Error) -> Result<(), Error> {
+        let Some(compression) = self.compression.filter(|_| cause.raw_os_error().is_none()) else {
+            self.ended = true;
+            return Err(Error::Io { name: self.name.clone(), cause });
+        };
+        if !self.decoder.is_started() {
+            let why = format!("its {compression} data is damaged: {cause}");
+            return self.stop(Error::NotACapture { name: self.name.clone(), why });
+        }
+        if cause.kind() == io::ErrorKind::UnexpectedEof {
+            self.ended = true;
+            self.complaint = Some(self.cut());
+            return Ok(());
+        }
+        let why = format!("after packet {}: bad {compression} data ({cause})", grouped(self.decoder.count()));
+        self.stop(Error::Damaged { name: self.name.clone(), why })
+    }
+}
+
+impl Source for File {
+    fn next_batch(&mut self, batch: &mut Batch) -> Result<bool, Error> {
+        batch.clear();
+        batch.bytes.append(&mut self.tail);
+        while !self.ended {
+            match self.fill(&mut batch.bytes) {
+                Ok(0) => self.finish(batch.bytes.len())?,
+                Ok(_) => {}
+                Err(cause) => self.failed(cause)?,
+            }
+            if self.ended {
+                break;
+            }
+            let used = match self.decoder.decode(batch, 0) {
+                Ok(used) => used,
+                Err(problem) => {
+                    self.stop(problem)?;
+                    break;
+                }
+            };
+            if batch.frames.is_empty() {
+                // Nothing points into the bytes, and a capture may hold any number of blocks without frames.
+                batch.bytes.drain(..used);
+                if batch.notes.is_empty() && batch.interfaces.is_empty() {
+                    continue;
+                }
+            }
+            let used = if batch.frames.is_empty() { 0 } else { used };
+            self.tail.extend_from_slice(batch.bytes.get(used..).unwrap_or_default());
+            return Ok(true);
+        }
+        Ok(!(batch.frames.is_empty() && batch.notes.is_empty() && batch.interfaces.is_empty()))
+    }
+
+    fn complaint(&self) -> Option<String> {
+        self.complaint.clone()
+    }
+}
+
+/// Counts the bytes read through it.
+struct Counted<R> {
+    input: R,
+    read: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.input.read(buffer)?;
+        self.read.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+/// Zstandard frames one after another (RFC 8878), as `pzstd` and `cat` make them; `ruzstd` reads one.
+struct Zstd<R: BufRead> {
+    frame: Frame<R>,
+}
+
+enum Frame<R: BufRead> {
+    /// Between two frames.
+    Before(R),
+    Within(Box<StreamingDecoder<R, ruzstd::decoding::FrameDecoder>>),
+    /// After the last, or broken.
+    Done,
+}
+
+impl<R: BufRead> Zstd<R> {
+    fn new(input: R) -> Self {
+        Self { frame: Frame::Before(input) }
+    }
+
+    /// Passes over skippable frames (RFC 8878, section 3.1.2). False at the end of the input.
+    fn skip(input: &mut R) -> io::Result<bool> {
+        loop {
+            let ahead = input.fill_buf()?;
+            if ahead.is_empty() {
+                return Ok(false);
+            }
+            // Their magic is 0x184d2a5?, little-endian; no other frame's starts so.
+            if ahead[0] & 0xf0 != 0x50 {
+                return Ok(true);
+            }
+            let mut head = [0; 8];
+            input.read_exact(&mut head)?;
+            let length = u64::from(u32::from_le_bytes([head[4], head[5], head[6], head[7]]));
+            if io::copy(&mut input.by_ref().take(length), &mut io::sink())? < length {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}
+
+impl<R: BufRead> Read for Zstd<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match std::mem::replace(&mut self.frame, Frame::Done) {
+                Frame::Before(mut input) => {
+                    if !Self::skip(&mut input)? {
+                        return Ok(0);
+                    }
+                    let frame = StreamingDecoder::new(input).map_err(io::Error::other)?;
+                    self.frame = Frame::Within(Box::new(frame));
+                }
+                Frame::Within(mut frame) => {
+                    let read = frame.read(buffer)?;
+                    if read > 0 {
+                        self.frame = Frame::Within(frame);
+                        return Ok(read);
+                    }
+                    self.frame = Frame::Before(frame.into_inner());
+                }
+                Frame::Done => return Ok(0),
+            }
+        }
+    }
+}

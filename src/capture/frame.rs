@@ -134,4 +134,7 @@ pub enum Error {
     /// The first bytes are of no capture format that we know.
     #[error("{name} is no capture: {why}")]
     NotACapture { name: String, why: String },
+    /// A capture, but from here on its records contradict its format. What was decoded before stays valid.
+    #[error("{name} is damaged {why}")]
+    Damaged { name: String, why: String },
 }

@@ -11,6 +11,8 @@ pub mod filter;
 #[cfg(feature = "engine")]
 mod frame;
 pub mod pcapng;
+#[cfg(feature = "engine")]
+mod section;
 
 #[cfg(feature = "engine")]
 pub use frame::{Batch, Error, Frame, Interface, Note, Source, Stored};

@@ -1,0 +1,383 @@
+//! pcapng: sections and their blocks → frames and notes (draft-ietf-opsawg-pcapng).
+//!
+//! `pcap-file` finds the blocks. Their bodies are read here, because its own reading ends a capture at one odd
+//! timestamp, length or name, where the blocks after it are as good as ever.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use byteorder_slice::{BigEndian, ByteOrder, LittleEndian};
+use pcap_file::Endianness;
+use pcap_file::pcapng::blocks::{
+    CUSTOM_BLOCK_COPIABLE, CUSTOM_BLOCK_NON_COPIABLE, ENHANCED_PACKET_BLOCK, INTERFACE_DESCRIPTION_BLOCK,
+    INTERFACE_STATISTIC_BLOCK, NAME_RESOLUTION_BLOCK, PACKET_BLOCK, SECTION_HEADER_BLOCK, SIMPLE_PACKET_BLOCK,
+};
+use pcap_file::pcapng::{PcapNgFormatError, RawBlock, RawBlockParseError};
+
+use crate::entry::Timestamp;
+
+use super::decoder::{Damage, LARGEST_RECORD, Step};
+use super::{Batch, Interface, Note, Stored};
+
+/// Decryption Secrets Block, which `pcap-file` has no name for.
+const DECRYPTION_SECRETS_BLOCK: u32 = 10;
+
+/// Secrets type of a TLS key log ("TLSK").
+const TLS_KEY_LOG: u32 = 0x544c_534b;
+
+/// Private enterprise number of our custom blocks (RFC 5612: for documentation).
+const ENTERPRISE: u32 = 32473;
+
+/// The most interfaces that one capture may describe.
+const MOST_INTERFACES: usize = 1 << 16;
+
+/// The sections of a capture, as far as they were read.
+#[derive(Debug, Default)]
+pub(super) struct Sections {
+    endianness: Endianness,
+    /// The current section's interfaces.
+    clocks: Vec<Clock>,
+    /// How many interfaces the earlier sections described.
+    base: usize,
+    /// Time of the last frame; a simple packet has none of its own.
+    last: Timestamp,
+}
+
+/// How an interface of the current section measures.
+#[derive(Debug)]
+struct Clock {
+    unit: Unit,
+    /// Seconds to be added.
+    offset: i64,
+    /// The most bytes kept of a frame; 0 = all.
+    snaplen: u32,
+    /// Frames lost so far, as packets' drop counts say.
+    dropped: u64,
+}
+
+/// What a tick of a timestamp is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    /// So many nanoseconds.
+    Nanoseconds(i128),
+    /// One nanosecond is so many ticks.
+    PerNanosecond(i128),
+    /// A second is two to this power.
+    Binary(u8),
+}
+
+impl Unit {
+    /// From the `if_tsresol` option.
+    fn new(resolution: u8) -> Self {
+        let power = resolution & 0x7f;
+        match power {
+            _ if resolution & 0x80 != 0 => Self::Binary(power),
+            0..=9 => Self::Nanoseconds(10_i128.pow(9 - u32::from(power))),
+            _ => Self::PerNanosecond(10_i128.saturating_pow(u32::from(power) - 9)),
+        }
+    }
+}
+
+impl Clock {
+    fn time(&self, ticks: u64) -> Timestamp {
+        let ticks = i128::from(ticks);
+        let nanos = match self.unit {
+            Unit::Nanoseconds(worth) => ticks * worth,
+            Unit::PerNanosecond(ticks_per) => ticks / ticks_per,
+            Unit::Binary(power) => (ticks * 1_000_000_000) >> power,
+        };
+        let nanos = nanos + i128::from(self.offset) * 1_000_000_000;
+        Timestamp(i64::try_from(nanos).unwrap_or(if nanos < 0 { i64::MIN } else { i64::MAX }))
+    }
+}
+
+impl Sections {
+    pub(super) fn starts_with(magic: [u8; 4]) -> bool {
+        u32::from_be_bytes(magic) == SECTION_HEADER_BLOCK
+    }
+
+    pub(super) fn blocks(&mut self, batch: &mut Batch, at: &mut usize, count: &mut u64) -> Result<(), Damage> {
+        while let Step::Used(used) = match self.endianness {
+            Endianness::Big => self.block::<BigEndian>(batch, *at, count),
+            Endianness::Little => self.block::<LittleEndian>(batch, *at, count),
+        }? {
+            *at += used;
+        }
+        Ok(())
+    }
+
+    fn block<B: ByteOrder>(&mut self, batch: &mut Batch, at: usize, count: &mut u64) -> Result<Step, Damage> {
+        let Batch { bytes, frames, notes, interfaces } = batch;
+        let (_, block) = match RawBlock::from_slice::<B>(bytes.get(at..).unwrap_or_default()) {
+            Ok(parsed) => parsed,
+            Err(RawBlockParseError::IncompleteBuffer(needed, _)) if needed > LARGEST_RECORD => {
+                return Err(format!("block of {needed} bytes"));
+            }
+            Err(RawBlockParseError::IncompleteBuffer(..)) => return Ok(Step::Incomplete),
+            Err(RawBlockParseError::InvalidFormat(cause)) => return Err(malformed(&cause)),
+        };
+        let used = block.initial_len as usize;
+        if used > LARGEST_RECORD {
+            return Err(format!("block of {used} bytes"));
+        }
+        // Where its body starts in the batch.
+        let start = at + 8;
+        let body = Body::<B>::new(&block.body);
+        let short = || format!("block of type {} is too short", block.type_);
+        match block.type_ {
+            SECTION_HEADER_BLOCK => self.section(&block.body)?,
+            INTERFACE_DESCRIPTION_BLOCK => {
+                if self.base + self.clocks.len() >= MOST_INTERFACES {
+                    return Err(format!("more than {MOST_INTERFACES} interfaces"));
+                }
+                interfaces.push(self.interface(&body).ok_or_else(short)?);
+            }
+            ENHANCED_PACKET_BLOCK => {
+                let head = (body.u32(0), body.u32(4), body.u32(8), body.u32(12), body.u32(16));
+                let (Some(interface), Some(high), Some(low), Some(captured), Some(len)) = head else {
+                    return Err(short());
+                };
+                let captured = (captured as usize).min(body.len() - 20);
+                let packet = Packet { interface, ticks: Some((high, low)), offset: 20, captured, len };
+                let mut stored = self.packet(&packet, start, count)?;
+                for (code, value) in body.options(20 + captured.next_multiple_of(4)) {
+                    match (code, value.u64(0)) {
+                        (4, Some(lost)) if lost > 0 => notes.extend(self.lost(interface, lost)),
+                        (5, Some(id)) => stored.id = Some(id),
+                        _ => {}
+                    }
+                }
+                frames.push(stored);
+            }
+            PACKET_BLOCK => {
+                let head = (body.u16(0), body.u16(2), body.u32(4), body.u32(8), body.u32(12), body.u32(16));
+                let (Some(interface), Some(lost), Some(high), Some(low), Some(captured), Some(len)) = head else {
+                    return Err(short());
+                };
+                let interface = u32::from(interface);
+                let captured = (captured as usize).min(body.len() - 20);
+                let packet = Packet { interface, ticks: Some((high, low)), offset: 20, captured, len };
+                frames.push(self.packet(&packet, start, count)?);
+                // All ones: not known.
+                if lost > 0 && lost < u16::MAX {
+                    notes.extend(self.lost(interface, u64::from(lost)));
+                }
+            }
+            SIMPLE_PACKET_BLOCK => {
+                let len = body.u32(0).ok_or_else(short)?;
+                let snaplen = self.clocks.first().map_or(0, |clock| clock.snaplen);
+                let kept = if snaplen == 0 { len } else { len.min(snaplen) };
+                let captured = (kept as usize).min(body.len() - 4);
+                let packet = Packet { interface: 0, ticks: None, offset: 4, captured, len };
+                frames.push(self.packet(&packet, start, count)?);
+            }
+            NAME_RESOLUTION_BLOCK => notes.extend(names(&body)),
+            INTERFACE_STATISTIC_BLOCK => notes.extend(self.statistics(&body)),
+            DECRYPTION_SECRETS_BLOCK if body.u32(0) == Some(TLS_KEY_LOG) => {
+                let length = body.u32(4).unwrap_or(0) as usize;
+                let lines = body.rest(8);
+                notes.push(Note::Secrets(lines.get(..length).unwrap_or(lines).to_vec()));
+            }
+            CUSTOM_BLOCK_COPIABLE | CUSTOM_BLOCK_NON_COPIABLE if body.u32(0) == Some(ENTERPRISE) => {
+                notes.extend(ours(body.rest(4)));
+            }
+            _ => {}
+        }
+        Ok(Step::Used(used))
+    }
+
+    /// Starts a section.
+    fn section(&mut self, body: &[u8]) -> Result<(), Damage> {
+        let (endianness, major) = match body {
+            [0x1a, 0x2b, 0x3c, 0x4d, a, b, ..] => (Endianness::Big, u16::from_be_bytes([*a, *b])),
+            [0x4d, 0x3c, 0x2b, 0x1a, a, b, ..] => (Endianness::Little, u16::from_le_bytes([*a, *b])),
+            _ => return Err("its section header is too short".to_owned()),
+        };
+        if major != 1 {
+            return Err(format!("pcapng version {major} is not known"));
+        }
+        self.endianness = endianness;
+        self.base += self.clocks.len();
+        self.clocks.clear();
+        Ok(())
+    }
+
+    fn interface<B: ByteOrder>(&mut self, body: &Body<'_, B>) -> Option<Interface> {
+        let (link, snaplen) = (body.u16(0)?, body.u32(4)?);
+        // Microseconds unless an option says otherwise.
+        let mut clock = Clock { unit: Unit::new(6), offset: 0, snaplen, dropped: 0 };
+        let mut name = String::new();
+        for (code, value) in body.options(8) {
+            match code {
+                2 => name = text(value.bytes),
+                9 => clock.unit = value.bytes.first().map_or(clock.unit, |resolution| Unit::new(*resolution)),
+                14 => clock.offset = value.u64(0).map_or(0, u64::cast_signed),
+                _ => {}
+            }
+        }
+        self.clocks.push(clock);
+        Some(Interface::named(name, u32::from(link), snaplen))
+    }
+
+    /// The frame of a packet block whose body starts at `start` in the batch.
+    fn packet(&mut self, packet: &Packet, start: usize, count: &mut u64) -> Result<Stored, Damage> {
+        let Some(clock) = self.clocks.get(packet.interface as usize) else {
+            return Err(format!("the next packet is of interface {}, which is not described", packet.interface));
+        };
+        if let Some((high, low)) = packet.ticks {
+            self.last = clock.time(u64::from(high) << 32 | u64::from(low));
+        }
+        *count += 1;
+        let start = start + packet.offset;
+        Ok(Stored {
+            number: *count,
+            id: None,
+            time: self.last,
+            interface: self.global(packet.interface),
+            // Some writers leave the length 0 or count less than they captured.
+            len: packet.len.max(packet.captured as u32),
+            start,
+            end: start + packet.captured,
+        })
+    }
+
+    /// The index of a section's interface among those of all sections.
+    fn global(&self, interface: u32) -> u32 {
+        self.base as u32 + interface
+    }
+
+    /// Counts frames lost before a packet.
+    fn lost(&mut self, interface: u32, lost: u64) -> Option<Note> {
+        let global = self.global(interface);
+        let clock = self.clocks.get_mut(interface as usize)?;
+        clock.dropped = clock.dropped.saturating_add(lost);
+        Some(Note::Statistics { interface: global, received: None, dropped: Some(clock.dropped) })
+    }
+
+    fn statistics<B: ByteOrder>(&self, body: &Body<'_, B>) -> Option<Note> {
+        let interface = body.u32(0).filter(|interface| (*interface as usize) < self.clocks.len())?;
+        let (mut received, mut dropped) = (None, None::<u64>);
+        for (code, value) in body.options(12) {
+            match (code, value.u64(0)) {
+                (4, Some(packets)) => received = Some(packets),
+                // Dropped by the interface, and by the operating system.
+                (5 | 7, Some(packets)) => dropped = Some(dropped.unwrap_or(0).saturating_add(packets)),
+                _ => {}
+            }
+        }
+        Some(Note::Statistics { interface: self.global(interface), received, dropped })
+    }
+}
+
+/// The fixed fields of a packet block.
+struct Packet {
+    interface: u32,
+    /// Upper and lower half of its timestamp.
+    ticks: Option<(u32, u32)>,
+    /// Where the frame starts in the body.
+    offset: usize,
+    captured: usize,
+    len: u32,
+}
+
+/// A block's body, or an option's value, in the section's byte order.
+struct Body<'a, B> {
+    bytes: &'a [u8],
+    order: std::marker::PhantomData<B>,
+}
+
+impl<'a, B: ByteOrder> Body<'a, B> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, order: std::marker::PhantomData }
+    }
+
+    fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn rest(&self, at: usize) -> &'a [u8] {
+        self.bytes.get(at..).unwrap_or_default()
+    }
+
+    fn u16(&self, at: usize) -> Option<u16> {
+        self.bytes.get(at..at + 2).map(B::read_u16)
+    }
+
+    fn u32(&self, at: usize) -> Option<u32> {
+        self.bytes.get(at..at + 4).map(B::read_u32)
+    }
+
+    fn u64(&self, at: usize) -> Option<u64> {
+        self.bytes.get(at..at + 8).map(B::read_u64)
+    }
+
+    /// The type-length-value items from `at` on, to the first that is of type 0 or not whole.
+    fn options(&self, at: usize) -> impl Iterator<Item = (u16, Self)> + use<'a, B> {
+        let mut rest = self.rest(at);
+        std::iter::from_fn(move || {
+            let (head, tail) = rest.split_first_chunk::<4>()?;
+            let (code, length) = (B::read_u16(head), usize::from(B::read_u16(head.get(2..)?)));
+            let value = tail.get(..length).filter(|_| code != 0)?;
+            rest = tail.get(length.next_multiple_of(4)..).unwrap_or_default();
+            Some((code, Self::new(value)))
+        })
+    }
+}
+
+/// The names in a name resolution block.
+fn names<B: ByteOrder>(body: &Body<'_, B>) -> Vec<Note> {
+    let mut notes = Vec::new();
+    for (code, record) in body.options(0) {
+        let (address, names) = match code {
+            1 => match record.bytes.split_first_chunk::<4>() {
+                Some((octets, names)) => (IpAddr::V4(Ipv4Addr::from(*octets)), names),
+                None => continue,
+            },
+            2 => match record.bytes.split_first_chunk::<16>() {
+                Some((octets, names)) => (IpAddr::V6(Ipv6Addr::from(*octets)), names),
+                None => continue,
+            },
+            _ => continue,
+        };
+        let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+        notes.extend(names.map(|name| Note::Name(address, text(name))));
+    }
+    notes
+}
+
+/// A custom block of ours, after the enterprise number: kind (little-endian), then JSON that zeros fill up.
+fn ours(data: &[u8]) -> Option<Note> {
+    let (kind, json) = data.split_first_chunk::<4>()?;
+    let end = json.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let json = json.get(..end)?;
+    match u32::from_le_bytes(*kind) {
+        1 => Some(Note::Hello(text(json))),
+        2 => {
+            #[derive(serde::Deserialize)]
+            struct Flushed {
+                from: u64,
+                count: u64,
+            }
+            let Flushed { from, count } = serde_json::from_slice(json).ok()?;
+            Some(Note::Flushed { from, count })
+        }
+        3 => Some(Note::End(text(json))),
+        _ => None,
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned()
+}
+
+fn malformed(cause: &PcapNgFormatError) -> Damage {
+    match cause {
+        PcapNgFormatError::BlockNotAligned(length) | PcapNgFormatError::BlockTooShort(_, length) => {
+            format!("block of {length} bytes")
+        }
+        PcapNgFormatError::BlockLengthMismatch(start, end) => {
+            format!("block of {start} bytes at its start and {end} at its end")
+        }
+        PcapNgFormatError::InvalidMagicNumber(magic) => format!("byte-order magic {magic:#010x}"),
+        other => other.to_string(),
+    }
+}
