@@ -1,19 +1,38 @@
 //! One file, one subcommand; here the command line as a whole.
 
+mod dissection;
 mod protocols;
+mod read;
+mod sniff;
 mod version;
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::output::status::Status;
+
 /// See the traffic of Kubernetes pods as request/response rows.
+///
+/// Matches pods by regular expression, puts a small unprivileged capture container into each, streams the packets back and
+/// dissects them here. With --pcap it saves the capture too, or reads one.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-sniff", bin_name = "kubectl sniff", version, disable_help_subcommand = true)]
 #[command(args_conflicts_with_subcommands = true, max_term_width = 120)]
+#[command(after_help = "Examples:
+  kubectl sniff front-end -n sock-shop                  what the pods called front-end… say to each other
+  kubectl sniff '(catalo*|front-end*)' -n sock-shop     two kinds of pods at once
+  kubectl sniff deploy/carts -o json | jq .target       every decoded field
+  kubectl sniff carts --pcap out.pcap                   save the packets too
+  kubectl sniff --pcap out.pcap -o yaml                 read them again
+  kubectl sniff carts --pcap - | wireshark -k -i -      watch them in Wireshark")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
+
+    #[command(flatten)]
+    sniff: sniff::Args,
 }
 
 #[derive(Debug, Subcommand)]
@@ -22,17 +41,53 @@ enum Command {
     Version(version::Args),
 }
 
-/// Parses the command line, runs what it asks for, and returns the exit code: 0 done, 1 failed, 2 wrong usage.
+/// Why a command failed, in words for its user, and what to do next.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    hint: Option<String>,
+    code: u8,
+}
+
+impl Failure {
+    /// Something went wrong.
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None, code: 1 }
+    }
+
+    /// The command line makes no sense.
+    fn usage(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: Some("kubectl sniff --help".into()), code: 2 }
+    }
+
+    fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::new(format!("cannot write: {error}"))
+    }
+}
+
+/// Parses the command line, runs what it asks for, and returns the exit code: 0 done, 1 failed, 2 wrong usage, 130
+/// interrupted before it could end cleanly.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = match &cli.command {
-        Some(Command::Protocols(args)) => protocols::run(args),
-        Some(Command::Version(args)) => version::run(args),
-        None => Ok(()),
+    let mut status = Status::default();
+    let result = match cli.command {
+        Some(Command::Protocols(args)) => protocols::run(&args),
+        Some(Command::Version(args)) => version::run(&args),
+        None => sniff::run(cli.sniff, &mut status),
     };
+    status.clear();
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Err(failure) => {
+            status.error(&failure.message, failure.hint.as_deref());
+            ExitCode::from(failure.code)
+        }
     }
 }

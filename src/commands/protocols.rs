@@ -10,7 +10,7 @@ use crate::dissect::{PROTOCOLS, Transport};
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
-pub fn run(_: &Args) -> anyhow::Result<()> {
+pub fn run(_: &Args) -> Result<(), super::Failure> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(["NAME", "PROTOCOL", "TRANSPORT", "USUAL PORTS", "SPECIFICATION"]);
     for protocol in PROTOCOLS {

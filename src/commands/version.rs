@@ -32,13 +32,15 @@ struct Version<'a> {
     agent_image: &'a str,
 }
 
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub fn run(args: &Args) -> Result<(), super::Failure> {
     let version =
         Version { version: env!("CARGO_PKG_VERSION"), commit: env!("SNIFF_COMMIT"), agent_image: &args.image };
     let mut out = anstream::stdout().lock();
     match args.output {
-        Some(Format::Json) => writeln!(out, "{}", serde_json::to_string_pretty(&version)?)?,
-        Some(Format::Yaml) => write!(out, "{}", serde_saphyr::to_string(&version)?)?,
+        Some(Format::Json) => {
+            writeln!(out, "{}", serde_json::to_string_pretty(&version).map_err(std::io::Error::other)?)?
+        }
+        Some(Format::Yaml) => write!(out, "{}", serde_saphyr::to_string(&version).map_err(std::io::Error::other)?)?,
         None => {
             writeln!(out, "kubectl-sniff {} (commit {})", version.version, version.commit)?;
             writeln!(out, "agent image {}", version.agent_image)?;

@@ -1,0 +1,89 @@
+//! `kubectl sniff --pcap FILE`: rows from a saved capture.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Failure;
+use super::dissection::{Dissection, stdout};
+use crate::capture::Source;
+use crate::capture::file::File;
+use crate::entry::{Entry, Name};
+use crate::output::status::Status;
+use crate::output::{self, Format};
+use crate::pipeline::{self, Offline, Resolve, Sink};
+
+/// Reads `path` (`-` is stdin) to its end.
+pub fn run(path: &Path, dissection: &Dissection, status: &mut Status) -> Result<(), Failure> {
+    if matches!(dissection.output, Format::Name | Format::Pcapng) {
+        return Err(Failure::usage("-o name and -o pcapng are for live pods; a file is printed as rows, JSON or YAML"));
+    }
+    let mut file = File::open(path).map_err(|error| Failure::new(error.to_string()))?;
+    status.reading(file.progress().1);
+    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut sink = Counted::new(output::sink(dissection.output, stdout(), dissection.look(true)), dissection.count);
+    let result = pipeline::run(&mut file, &dissection.options(), workers, &Nameless, &mut sink, |file| {
+        status.position(file.progress().0);
+    });
+    status.clear();
+    match result {
+        Ok(counts) => {
+            if let Some(complaint) = file.complaint() {
+                status.warning(&complaint);
+            }
+            status.line(&output::summary(None, &counts));
+            Ok(())
+        }
+        Err(Offline::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Failure::new(error.to_string())),
+    }
+}
+
+/// Ends the run after so many entries, as a closed pipe would.
+pub(super) struct Counted<'a> {
+    sink: Box<dyn Sink + 'a>,
+    left: Option<u64>,
+}
+
+impl<'a> Counted<'a> {
+    pub(super) fn new(sink: Box<dyn Sink + 'a>, count: Option<u64>) -> Self {
+        Self { sink, left: count }
+    }
+
+    /// True if all entries that were asked for have been printed.
+    pub(super) fn is_done(&self) -> bool {
+        self.left == Some(0)
+    }
+}
+
+impl Sink for Counted<'_> {
+    fn entry(&mut self, entry: &Entry) -> io::Result<()> {
+        match &mut self.left {
+            Some(0) => {
+                self.sink.tick()?;
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        self.sink.entry(entry)
+    }
+
+    fn tick(&mut self) -> io::Result<()> {
+        self.sink.tick()
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.sink.finish()
+    }
+}
+
+/// A file has no cluster to ask.
+struct Nameless;
+
+impl Resolve for Nameless {
+    fn resolve(&self, _: IpAddr, _: u16) -> Option<Arc<Name>> {
+        None
+    }
+}

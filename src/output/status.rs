@@ -1,0 +1,105 @@
+//! What people see on stderr: targets that come and go, notes, errors with their next step, progress.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+const GREEN: Style = AnsiColor::Green.on_default();
+const RED: Style = AnsiColor::Red.on_default();
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const YELLOW: Style = AnsiColor::Yellow.on_default();
+const CYAN: Style = AnsiColor::Cyan.on_default();
+
+/// Writes to stderr, around a bar or spinner if one is there.
+#[derive(Default)]
+pub struct Status {
+    bar: Option<ProgressBar>,
+}
+
+impl Status {
+    /// `+ sock-shop/front-end-x2v4k (node1)`: a target that is captured from now on.
+    pub fn joined(&self, pod: &str, note: &str) {
+        self.line(&format!("{GREEN}+{GREEN:#} {pod}{}", bracketed(note)));
+    }
+
+    /// `- sock-shop/front-end-x2v4k (deleted)`: a target that is no longer captured.
+    pub fn left(&self, pod: &str, note: &str) {
+        self.line(&format!("{RED}-{RED:#} {pod}{}", bracketed(note)));
+    }
+
+    /// Something worth knowing that went as it should.
+    pub fn note(&self, text: &str) {
+        self.line(&format!("{CYAN}note:{CYAN:#} {text}"));
+    }
+
+    /// Something that costs the user something.
+    pub fn warning(&self, text: &str) {
+        self.line(&format!("{YELLOW}warning:{YELLOW:#} {text}"));
+    }
+
+    /// A failure, and the command or change that comes next.
+    pub fn error(&self, text: &str, hint: Option<&str>) {
+        self.line(&format!("{ERROR}error:{ERROR:#} {text}"));
+        if let Some(hint) = hint {
+            self.line(&format!("{CYAN}hint:{CYAN:#} {hint}"));
+        }
+    }
+
+    /// One line, above the bar if there is one.
+    pub fn line(&self, text: &str) {
+        let print = || {
+            // Nobody is left to tell if stderr is gone.
+            let _ = writeln!(anstream::stderr(), "{text}");
+        };
+        match &self.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+
+    /// Shows a bar for `total` bytes, or a spinner where the total is unknown. Only on a terminal.
+    pub fn reading(&mut self, total: Option<u64>) {
+        if !std::io::stderr().is_terminal() {
+            return;
+        }
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(5));
+        let style =
+            if total.is_some() { "reading {bar:30} {bytes}/{total_bytes} {eta}" } else { "reading {spinner} {bytes}" };
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
+        self.bar = Some(bar);
+    }
+
+    /// Shows a spinner beside `text` while something is waited for. Only on a terminal.
+    pub fn waiting(&mut self, text: &str) {
+        if !std::io::stderr().is_terminal() {
+            self.line(text);
+            return;
+        }
+        let bar = ProgressBar::new_spinner();
+        bar.set_message(text.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(100));
+        self.bar = Some(bar);
+    }
+
+    /// Moves the bar.
+    pub fn position(&self, position: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(position);
+        }
+    }
+
+    /// Takes the bar or spinner away.
+    pub fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn bracketed(note: &str) -> String {
+    if note.is_empty() { String::new() } else { format!(" ({note})") }
+}
