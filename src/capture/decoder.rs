@@ -252,3 +252,120 @@ pub(super) fn grouped(number: u64) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pcap of Ethernet frames: seconds, fraction, length on the wire, bytes.
+    fn pcap(magic: u32, big: bool, packets: &[(u32, u32, u32, &[u8])]) -> Vec<u8> {
+        let word = |word: u32| if big { word.to_be_bytes() } else { word.to_le_bytes() };
+        let half = |half: u16| if big { half.to_be_bytes() } else { half.to_le_bytes() };
+        let mut file = Vec::new();
+        file.extend(word(magic));
+        file.extend(half(2));
+        file.extend(half(4));
+        // A frame check sequence of 4 bytes is announced in the upper bits of the link type.
+        for field in [0, 0, 65_535, 0x2400_0001] {
+            file.extend(word(field));
+        }
+        for (seconds, fraction, len, bytes) in packets {
+            for field in [*seconds, *fraction, bytes.len() as u32, *len] {
+                file.extend(word(field));
+            }
+            if magic == KUZNETZOV {
+                file.extend([0; KUZNETZOV_EXTRA]);
+            }
+            file.extend_from_slice(bytes);
+        }
+        file
+    }
+
+    fn decode(file: &[u8]) -> (Batch, Result<usize, Error>, Decoder) {
+        let mut batch = Batch { bytes: file.to_vec(), ..Batch::default() };
+        let mut decoder = Decoder::new("x.pcap");
+        let result = decoder.decode(&mut batch, 0);
+        (batch, result, decoder)
+    }
+
+    #[test]
+    fn every_kind_of_pcap_gives_the_same_frames() {
+        for (magic, fraction) in [(0xa1b2_c3d4, 250_000), (0xa1b2_3c4d, 250_000_000), (KUZNETZOV, 250_000)] {
+            for big in [false, true] {
+                let file = pcap(magic, big, &[(7, fraction, 3, b"abc"), (8, 0, 99, b"de")]);
+                let (batch, result, decoder) = decode(&file);
+                assert_eq!(result.ok(), Some(file.len()), "{magic:x} {big}");
+                let frames: Vec<_> =
+                    batch.frames().map(|frame| (frame.number, frame.time.0, frame.len, frame.data)).collect();
+                assert_eq!(frames, [(1, 7_250_000_000, 3, &b"abc"[..]), (2, 8_000_000_000, 99, &b"de"[..])]);
+                assert_eq!(decoder.interfaces(), [Interface::named(String::new(), 1, 65_535)]);
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_that_arrive_one_by_one_give_the_same_frames() {
+        let file = pcap(0xa1b2_c3d4, false, &[(7, 1, 3, b"abc"), (8, 2, 2, b"de"), (9, 3, 0, b"")]);
+        let mut decoder = Decoder::new("x.pcap");
+        let mut batch = Batch::default();
+        let mut from = 0;
+        for byte in &file {
+            batch.bytes.push(*byte);
+            from += decoder.decode(&mut batch, from).unwrap();
+        }
+        assert_eq!(from, file.len());
+        let frames: Vec<_> = batch.frames().map(|frame| frame.data.to_vec()).collect();
+        assert_eq!(frames, [b"abc".to_vec(), b"de".to_vec(), Vec::new()]);
+        assert_eq!(batch.interfaces.len(), 1);
+    }
+
+    #[test]
+    fn a_packet_of_absurd_length_keeps_the_frames_before_it() {
+        let mut file = pcap(0xa1b2_c3d4, false, &[(7, 1, 3, b"abc")]);
+        file.extend([0; 8]);
+        file.extend(u32::MAX.to_le_bytes());
+        file.extend([0; 4]);
+        let (batch, result, _) = decode(&file);
+        assert_eq!(batch.frames.len(), 1);
+        assert_eq!(result.unwrap_err().to_string(), "x.pcap is damaged after packet 1: packet of 4294967295 bytes");
+    }
+
+    #[test]
+    fn what_is_no_capture_is_told_by_its_beginning() {
+        for (bytes, why) in [
+            (&b"hello\nworld"[..], r#"it starts with "hello", not"#),
+            (b"\x7fELF\x02\x01\x01", "it starts with an ELF header (a program or library), not"),
+            (b"PK\x03\x04\x14", "it starts with a zip header, not"),
+            (b"\x00\x01\xfe\xff\x1b[2J", "it starts with the bytes 00 01 fe ff 1b 5b 32 4a, not"),
+            (b"\x1b[2Jsweep", "it starts with the bytes 1b 5b 32 4a 73 77 65 65, not"),
+        ] {
+            let error = decode(bytes).1.unwrap_err().to_string();
+            assert_eq!(error, format!("x.pcap is no capture: {why} with a pcap or pcapng header"));
+        }
+    }
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        assert_eq!([7, 999, 1000, 12_345, 1_234_567].map(grouped), ["7", "999", "1,000", "12,345", "1,234,567"]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_panic_and_no_frame_reaches_beyond_them(
+            mut bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..600),
+            format in 0..3,
+        ) {
+            let head = match format {
+                0 => pcap(0xa1b2_c3d4, false, &[]),
+                1 => crate::capture::section::tests::section(false, 1),
+                _ => Vec::new(),
+            };
+            bytes.splice(0..0, head);
+            let (batch, result, _) = decode(&bytes);
+            proptest::prop_assert!(result.map_or(0, |used| used) <= bytes.len());
+            for frame in &batch.frames {
+                proptest::prop_assert!(frame.start <= frame.end && frame.end <= bytes.len());
+            }
+        }
+    }
+}

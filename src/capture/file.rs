@@ -273,3 +273,153 @@ impl<R: BufRead> Read for Zstd<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// A pcap of `count` frames of 100 bytes each.
+    fn pcap(count: u32) -> Vec<u8> {
+        let mut file = Vec::new();
+        for word in [0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_535, 1] {
+            file.extend(u32::to_le_bytes(word));
+        }
+        for second in 0..count {
+            for word in [second, 0, 100, 100] {
+                file.extend(u32::to_le_bytes(word));
+            }
+            file.extend([second as u8; 100]);
+        }
+        file
+    }
+
+    /// Gives its bytes in pieces of changing size, as a pipe does.
+    struct Trickle(Cursor<Vec<u8>>, usize);
+
+    impl Read for Trickle {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.1 = self.1 % 131 + 1;
+            let size = self.1.min(buffer.len());
+            self.0.read(&mut buffer[..size])
+        }
+    }
+
+    fn open(bytes: Vec<u8>) -> File {
+        File::new("x.pcap".to_owned(), Cursor::new(bytes), None).unwrap()
+    }
+
+    /// The frames' first bytes (none for an empty frame), and how it ended.
+    fn read(mut file: File) -> (Vec<u8>, Result<Option<String>, String>) {
+        let mut batch = Batch::default();
+        let mut firsts = Vec::new();
+        loop {
+            match file.next_batch(&mut batch) {
+                Ok(true) => firsts.extend(batch.frames().map(|frame| {
+                    assert!(frame.data.iter().all(|byte| *byte == frame.data[0]));
+                    frame.data[0]
+                })),
+                Ok(false) => return (firsts, Ok(file.complaint())),
+                Err(error) => return (firsts, Err(error.to_string())),
+            }
+        }
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zstd(bytes: &[u8]) -> Vec<u8> {
+        ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
+    }
+
+    #[test]
+    fn however_it_is_packed_it_gives_the_same_frames() {
+        let plain = pcap(200);
+        let expected: Vec<u8> = (0..200).collect();
+        let (first, second) = plain.split_at(777);
+        let skippable = [&[0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3][..], &zstd(first)].concat();
+        for (name, bytes) in [
+            ("plain", plain.clone()),
+            ("gzip", gzip(&plain)),
+            ("gzip, two members", [gzip(first), gzip(second)].concat()),
+            ("zstd", zstd(&plain)),
+            ("zstd, frames", [skippable, zstd(second)].concat()),
+        ] {
+            assert_eq!(read(open(bytes.clone())), (expected.clone(), Ok(None)), "{name}");
+            let trickle = File::new("x.pcap".to_owned(), Trickle(Cursor::new(bytes), 0), None).unwrap();
+            assert_eq!(read(trickle), (expected.clone(), Ok(None)), "{name}, trickling");
+        }
+    }
+
+    #[test]
+    fn a_cut_capture_keeps_its_frames_and_says_where_it_is_cut() {
+        let cut = Ok(Some("x.pcap is cut in the middle of packet 3".to_owned()));
+        let mut plain = pcap(3);
+        plain.truncate(plain.len() - 1);
+        assert_eq!(read(open(plain.clone())), (vec![0, 1], cut.clone()));
+        assert_eq!(read(open(gzip(&plain))), (vec![0, 1], cut));
+        let mut packed = gzip(&pcap(50));
+        packed.truncate(packed.len() - 9);
+        let (_, end) = read(open(packed));
+        assert!(end.clone().is_ok_and(|complaint| complaint.is_some()), "{end:?}");
+    }
+
+    #[test]
+    fn damage_half_way_is_a_complaint() {
+        let mut plain = pcap(2);
+        plain.extend([0xff; 200]);
+        let complaint = "x.pcap is damaged after packet 2: packet of 4294967295 bytes";
+        assert_eq!(read(open(plain)), (vec![0, 1], Ok(Some(complaint.to_owned()))));
+        let packed = [gzip(&pcap(2)), vec![0x1f, 0x8b, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]].concat();
+        let (frames, end) = read(open(packed));
+        assert_eq!(frames, [0, 1]);
+        let complaint = end.unwrap().unwrap();
+        assert!(complaint.starts_with("x.pcap is damaged after packet 2: bad gzip data ("), "{complaint}");
+    }
+
+    #[test]
+    fn a_capture_without_packets_is_fine() {
+        assert_eq!(read(open(pcap(0))), (vec![], Ok(None)));
+    }
+
+    #[test]
+    fn what_is_no_capture_says_why() {
+        for (bytes, why) in [
+            (vec![], "it is empty"),
+            (gzip(b""), "it is empty"),
+            (b"\xd4\xc3\xb2\xa1\x02".to_vec(), "it ends after 5 bytes, within its header"),
+            (b"hi".to_vec(), "it ends after 2 bytes, within its header"),
+            (b"hello".to_vec(), r#"it starts with "hello", not with a pcap or pcapng header"#),
+            (gzip(b"hello"), r#"it starts with "hello", not with a pcap or pcapng header"#),
+        ] {
+            assert_eq!(read(open(bytes)), (vec![], Err(format!("x.pcap is no capture: {why}"))));
+        }
+    }
+
+    #[test]
+    fn a_directory_and_a_missing_file_are_told_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = |path: &Path| File::open(path).err().unwrap().to_string();
+        assert_eq!(error(directory.path()), format!("cannot read {}: is a directory", directory.path().display()));
+        let missing = directory.path().join("none.pcap");
+        let text = error(&missing);
+        assert!(text.starts_with(&format!("cannot read {}: No such file", missing.display())), "{text}");
+    }
+
+    #[test]
+    fn progress_counts_the_file_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.pcap.gz");
+        let packed = gzip(&pcap(200));
+        std::fs::write(&path, &packed).unwrap();
+        let mut file = File::open(&path).unwrap();
+        assert_eq!(file.progress().1, Some(packed.len() as u64));
+        let mut batch = Batch::default();
+        while file.next_batch(&mut batch).unwrap() {}
+        assert_eq!(file.progress(), (packed.len() as u64, Some(packed.len() as u64)));
+    }
+}

@@ -110,7 +110,8 @@ impl Sections {
         let (_, block) = match RawBlock::from_slice::<B>(bytes.get(at..).unwrap_or_default()) {
             Ok(parsed) => parsed,
             Err(RawBlockParseError::IncompleteBuffer(needed, _)) if needed > LARGEST_RECORD => {
-                return Err(format!("block of {needed} bytes"));
+                // It counts from behind the type and length.
+                return Err(format!("block of {} bytes", needed + 8));
             }
             Err(RawBlockParseError::IncompleteBuffer(..)) => return Ok(Step::Incomplete),
             Err(RawBlockParseError::InvalidFormat(cause)) => return Err(malformed(&cause)),
@@ -379,5 +380,245 @@ fn malformed(cause: &PcapNgFormatError) -> Damage {
         }
         PcapNgFormatError::InvalidMagicNumber(magic) => format!("byte-order magic {magic:#010x}"),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::capture::decoder::Decoder;
+    use crate::capture::{Error, Frame};
+
+    /// Writes blocks of one byte order.
+    struct Writer {
+        big: bool,
+        file: Vec<u8>,
+    }
+
+    impl Writer {
+        fn u16(&self, number: u16) -> [u8; 2] {
+            if self.big { number.to_be_bytes() } else { number.to_le_bytes() }
+        }
+
+        fn u32(&self, number: u32) -> [u8; 4] {
+            if self.big { number.to_be_bytes() } else { number.to_le_bytes() }
+        }
+
+        fn u64(&self, number: u64) -> [u8; 8] {
+            if self.big { number.to_be_bytes() } else { number.to_le_bytes() }
+        }
+
+        fn words(&self, words: &[u32]) -> Vec<u8> {
+            words.iter().flat_map(|word| self.u32(*word)).collect()
+        }
+
+        fn option(&self, code: u16, value: &[u8]) -> Vec<u8> {
+            let mut option = [self.u16(code), self.u16(value.len() as u16)].concat();
+            option.extend_from_slice(value);
+            option.resize(option.len().next_multiple_of(4), 0);
+            option
+        }
+
+        fn block(&mut self, kind: u32, mut body: Vec<u8>) {
+            body.resize(body.len().next_multiple_of(4), 0);
+            let length = body.len() as u32 + 12;
+            self.file.extend(self.words(&[kind, length]));
+            self.file.extend(body);
+            self.file.extend(self.u32(length));
+        }
+
+        fn section(&mut self, big: bool) {
+            self.big = big;
+            let mut body = self.words(&[0x1a2b_3c4d]);
+            body.extend([self.u16(1), self.u16(0)].concat());
+            body.extend([0xff; 8]);
+            self.block(SECTION_HEADER_BLOCK, body);
+        }
+
+        fn interface(&mut self, link: u16, snaplen: u32, options: &[(u16, &[u8])]) {
+            let mut body = [self.u16(link), self.u16(0)].concat();
+            body.extend(self.u32(snaplen));
+            body.extend(options.iter().flat_map(|(code, value)| self.option(*code, value)));
+            self.block(INTERFACE_DESCRIPTION_BLOCK, body);
+        }
+
+        fn packet(&mut self, interface: u32, ticks: u64, data: &[u8], options: &[(u16, u64)]) {
+            let length = data.len() as u32;
+            let mut body = self.words(&[interface, (ticks >> 32) as u32, ticks as u32, length, length]);
+            body.extend_from_slice(data);
+            body.resize(body.len().next_multiple_of(4), 0);
+            body.extend(options.iter().flat_map(|(code, value)| self.option(*code, &self.u64(*value))));
+            self.block(ENHANCED_PACKET_BLOCK, body);
+        }
+
+        fn decode(self) -> (Batch, Result<usize, Error>) {
+            let mut batch = Batch { bytes: self.file, ..Batch::default() };
+            let result = Decoder::new("x.pcapng").decode(&mut batch, 0);
+            (batch, result)
+        }
+    }
+
+    fn writer(big: bool) -> Writer {
+        let mut writer = Writer { big, file: Vec::new() };
+        writer.section(big);
+        writer
+    }
+
+    /// A section with one interface.
+    pub(in crate::capture) fn section(big: bool, link: u16) -> Vec<u8> {
+        let mut writer = writer(big);
+        writer.interface(link, 0, &[]);
+        writer.file
+    }
+
+    #[test]
+    fn interfaces_of_several_sections_and_byte_orders_do_not_collide() {
+        let mut writer = writer(false);
+        writer.interface(1, 96, &[(2, b"shop/cart:eth0"), (9, &[9])]);
+        writer.packet(0, 1_700_000_000_000_000_001, b"abc", &[(5, 41)]);
+        writer.section(true);
+        writer.interface(101, 0, &[(2, b"lo")]);
+        writer.interface(113, 0, &[(9, &[0x80 | 10]), (14, &1_000_i64.to_be_bytes())]);
+        writer.packet(0, 5_000_001, b"de", &[]);
+        writer.packet(1, 512, b"f", &[]);
+        let (batch, result) = writer.decode();
+        assert_eq!(result.ok(), Some(batch.bytes.len()));
+        let frames: Vec<_> = batch
+            .frames()
+            .map(|Frame { number, time, interface, data, .. }| (number, time.0, interface, data))
+            .collect();
+        assert_eq!(
+            frames,
+            [
+                (1, 1_700_000_000_000_000_001, 0, &b"abc"[..]),
+                (2, 5_000_001_000, 1, &b"de"[..]),
+                (3, 1_000_500_000_000, 2, &b"f"[..])
+            ]
+        );
+        assert_eq!(batch.frames.iter().map(|frame| frame.id).collect::<Vec<_>>(), [Some(41), None, None]);
+        let names: Vec<_> =
+            batch.interfaces.iter().map(|interface| (interface.name.as_str(), interface.link)).collect();
+        assert_eq!(names, [("shop/cart:eth0", 1), ("lo", 101), ("", 113)]);
+        assert_eq!(batch.interfaces.first().and_then(|interface| interface.pod.as_deref()), Some("shop/cart"));
+    }
+
+    #[test]
+    fn every_resolution_of_timestamps_counts() {
+        for (resolution, ticks, nanos) in [
+            (0, 3, 3_000_000_000),
+            (3, 1, 1_000_000),
+            (9, 1, 1),
+            (12, 2_500, 2),
+            (127, u64::MAX, 0),
+            (0x80, 3, 3_000_000_000),
+            (0x80 | 32, 1 << 31, 500_000_000),
+            (0xff, u64::MAX, 0),
+            (0, u64::MAX, i64::MAX),
+        ] {
+            let clock = Clock { unit: Unit::new(resolution), offset: 0, snaplen: 0, dropped: 0 };
+            assert_eq!(clock.time(ticks), Timestamp(nanos), "{resolution}");
+        }
+    }
+
+    #[test]
+    fn packets_of_the_older_kinds_are_frames_too() {
+        let mut writer = writer(true);
+        writer.interface(1, 4, &[]);
+        let mut body = [writer.u16(0), writer.u16(3)].concat();
+        body.extend(writer.words(&[0, 9, 3, 60]));
+        body.extend(b"abc");
+        writer.block(PACKET_BLOCK, body);
+        let mut body = writer.words(&[1500]);
+        body.extend(b"defg");
+        writer.block(SIMPLE_PACKET_BLOCK, body);
+        let (batch, _) = writer.decode();
+        let frames: Vec<_> = batch.frames().map(|frame| (frame.time.0, frame.len, frame.data)).collect();
+        // A simple packet has no time and takes the last one.
+        assert_eq!(frames, [(9_000, 60, &b"abc"[..]), (9_000, 1500, &b"defg"[..])]);
+        assert_eq!(batch.notes, [Note::Statistics { interface: 0, received: None, dropped: Some(3) }]);
+    }
+
+    #[test]
+    fn blocks_that_are_no_packets_become_notes() {
+        let mut writer = writer(false);
+        writer.interface(1, 0, &[]);
+        let mut records = writer.option(1, b"\x0a\x00\x00\x01cart\0cart.shop\0");
+        records.extend(writer.option(2, &[&[0xfd; 16][..], b"db\0"].concat()));
+        records.extend(writer.option(0, b""));
+        writer.block(NAME_RESOLUTION_BLOCK, records);
+        let mut body = writer.words(&[0, 0, 0]);
+        for (code, value) in [(4, 100), (5, 7), (7, 2)] {
+            body.extend(writer.option(code, &writer.u64(value)));
+        }
+        writer.block(INTERFACE_STATISTIC_BLOCK, body);
+        let mut body = writer.words(&[TLS_KEY_LOG, 5]);
+        body.extend(b"KEYS\n");
+        writer.block(DECRYPTION_SECRETS_BLOCK, body);
+        for (kind, json) in
+            [(1, r#"{"v":1}"#), (2, r#"{"from":9,"count":4}"#), (3, r#"{"next":13,"why":"é"}"#), (8, "")]
+        {
+            let mut body = writer.words(&[ENTERPRISE, kind]);
+            body.extend(json.as_bytes());
+            writer.block(CUSTOM_BLOCK_COPIABLE, body);
+        }
+        let foreign = writer.words(&[1, 1]);
+        writer.block(CUSTOM_BLOCK_COPIABLE, foreign);
+        writer.block(0x0f00_0000, vec![1; 40]);
+        writer.packet(0, 0, b"abc", &[(4, 2)]);
+        writer.packet(0, 0, b"abc", &[(4, 3)]);
+        let (batch, result) = writer.decode();
+        assert_eq!(result.ok(), Some(batch.bytes.len()));
+        let lost = |dropped| Note::Statistics { interface: 0, received: None, dropped: Some(dropped) };
+        assert_eq!(
+            batch.notes,
+            [
+                Note::Name([10, 0, 0, 1].into(), "cart".into()),
+                Note::Name([10, 0, 0, 1].into(), "cart.shop".into()),
+                Note::Name([0xfd; 16].into(), "db".into()),
+                Note::Statistics { interface: 0, received: Some(100), dropped: Some(9) },
+                Note::Secrets(b"KEYS\n".to_vec()),
+                Note::Hello(r#"{"v":1}"#.into()),
+                Note::Flushed { from: 9, count: 4 },
+                Note::End(r#"{"next":13,"why":"é"}"#.into()),
+                lost(2),
+                lost(5),
+            ]
+        );
+    }
+
+    #[test]
+    fn damage_is_named_and_keeps_what_was_before_it() {
+        let cases: [(fn(&mut Writer), &str); 4] = [
+            (|writer| writer.file.extend(writer.words(&[6, 0xffff_fff0])), "block of 4294967280 bytes"),
+            (|writer| writer.file.extend(writer.words(&[6, 8, 8])), "block of 8 bytes"),
+            (
+                |writer| writer.file.extend(writer.words(&[6, 12, 16])),
+                "block of 12 bytes at its start and 16 at its end",
+            ),
+            (|writer| writer.packet(3, 0, b"", &[]), "the next packet is of interface 3, which is not described"),
+        ];
+        for (damage, why) in cases {
+            let mut writer = writer(false);
+            writer.interface(1, 0, &[]);
+            writer.packet(0, 0, b"abc", &[]);
+            damage(&mut writer);
+            writer.file.extend([0; 12]);
+            let (batch, result) = writer.decode();
+            assert_eq!(batch.frames.len(), 1);
+            assert_eq!(result.unwrap_err().to_string(), format!("x.pcapng is damaged after packet 1: {why}"));
+        }
+    }
+
+    #[test]
+    fn a_packet_longer_than_its_block_is_cut_to_it() {
+        let mut writer = writer(false);
+        writer.interface(1, 0, &[]);
+        let mut body = writer.words(&[0, 0, 0, 4000, 90]);
+        body.extend(b"abcd");
+        writer.block(ENHANCED_PACKET_BLOCK, body);
+        writer.packet(0, 0, b"next", &[]);
+        let (batch, _) = writer.decode();
+        let frames: Vec<_> = batch.frames().map(|frame| (frame.len, frame.data)).collect();
+        assert_eq!(frames, [(90, &b"abcd"[..]), (4, &b"next"[..])]);
     }
 }

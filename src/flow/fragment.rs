@@ -1,1 +1,229 @@
-//! IP fragments → datagrams.
+//! IP fragments → datagrams (RFC 791, section 3.2; RFC 8200, section 4.5).
+//!
+//! Where fragments overlap, the bytes that came first stand. Time is that of frames.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+
+use crate::entry::Timestamp;
+
+use super::Addresses;
+use super::layer::Bytes;
+
+/// The most datagrams that wait for fragments; the oldest is given up for a new one.
+const MOST_DATAGRAMS: usize = 4096;
+
+/// The most bytes that all waiting fragments may hold; the oldest datagrams are given up first.
+const MOST_BYTES: usize = 16 << 20;
+
+/// What a fragment is counted to cost besides its bytes.
+const PIECE_COST: usize = 64;
+
+/// How long a datagram may wait, in nanoseconds: what Linux allows.
+const LONGEST_WAIT: i64 = 30_000_000_000;
+
+/// How long after a datagram is whole its fragments may be seen again without opening a new one, in nanoseconds.
+/// Captures of several interfaces see each packet more than once.
+const ECHO: i64 = 1_000_000_000;
+
+/// The longest payload of an IP packet.
+const LONGEST: u32 = 65_535;
+
+/// What fragments of one datagram have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub addresses: Addresses,
+    pub id: u32,
+    /// IP protocol; 0 for IPv6, which does not count it.
+    pub protocol: u8,
+}
+
+/// Where a fragment belongs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fragment {
+    /// Bytes of the datagram before it.
+    pub offset: u32,
+    /// False for the last one.
+    pub more: bool,
+    /// What the datagram's payload starts with; the first fragment's counts.
+    pub protocol: u8,
+}
+
+/// A run of a datagram's bytes.
+#[derive(Debug)]
+struct Piece {
+    start: u32,
+    /// Where it ends on the wire.
+    end: u32,
+    /// Its bytes, fewer where the snaplen cut them.
+    bytes: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Datagram {
+    /// When its first fragment came; with the key it tells this datagram from a later one of the same key.
+    since: Timestamp,
+    /// When it became whole; it is kept to recognise echoes.
+    done: Option<Timestamp>,
+    /// In order, without overlap.
+    pieces: Vec<Piece>,
+    /// Its length, once the last fragment came.
+    total: Option<u32>,
+    protocol: u8,
+    /// What it counts against [`MOST_BYTES`].
+    cost: usize,
+}
+
+/// The datagrams of which fragments are missing.
+#[derive(Debug, Default)]
+pub(super) struct Fragments {
+    datagrams: HashMap<Key, Datagram>,
+    /// Oldest first.
+    ages: VecDeque<(Key, Timestamp)>,
+    cost: usize,
+    waiting: u64,
+    given_up: u64,
+}
+
+impl Fragments {
+    pub(super) fn incomplete(&self) -> u64 {
+        self.given_up + self.waiting
+    }
+
+    /// Adds a fragment. If it was the last one missing, fills `whole` with the datagram's payload, as far as it was
+    /// captured without a hole, and returns the protocol it starts with and how many bytes the snaplen cut off.
+    pub(super) fn add(
+        &mut self,
+        key: Key,
+        fragment: Fragment,
+        bytes: Bytes<'_>,
+        time: Timestamp,
+        whole: &mut Vec<u8>,
+    ) -> Option<(u8, u32)> {
+        self.expire(time);
+        let start = fragment.offset;
+        let end = start.saturating_add(bytes.wire() as u32);
+        if end > LONGEST || bytes.wire() == 0 {
+            return None;
+        }
+        if let Some(done) = self.datagrams.get(&key).and_then(|datagram| datagram.done) {
+            if time.since(done) <= ECHO {
+                return None;
+            }
+            self.datagrams.remove(&key);
+        }
+        let Self { datagrams, ages, waiting, .. } = self;
+        let datagram = datagrams.entry(key).or_insert_with(|| {
+            ages.push_back((key, time));
+            *waiting += 1;
+            let protocol = fragment.protocol;
+            Datagram { since: time, done: None, pieces: Vec::new(), total: None, protocol, cost: 0 }
+        });
+        if start == 0 {
+            datagram.protocol = fragment.protocol;
+        }
+        if !fragment.more && datagram.total.is_none() {
+            datagram.total = Some(end);
+        }
+        let cost = datagram.insert(start, end, bytes.data);
+        datagram.cost += cost;
+        self.cost += cost;
+        let total = datagram.total.filter(|total| datagram.covers(*total));
+        let Some(total) = total else {
+            self.shrink();
+            return None;
+        };
+        datagram.assemble(total, whole);
+        let protocol = datagram.protocol;
+        self.cost -= datagram.cost;
+        self.waiting -= 1;
+        datagram.cost = 0;
+        datagram.pieces = Vec::new();
+        datagram.done = Some(time);
+        Some((protocol, total - (whole.len() as u32).min(total)))
+    }
+
+    /// Gives up what has waited too long.
+    fn expire(&mut self, now: Timestamp) {
+        while let Some((_, since)) = self.ages.front() {
+            if now.since(*since) <= LONGEST_WAIT {
+                break;
+            }
+            self.give_up_oldest();
+        }
+    }
+
+    /// Gives up the oldest until the limits hold.
+    fn shrink(&mut self) {
+        while (self.cost > MOST_BYTES || self.ages.len() > MOST_DATAGRAMS) && !self.ages.is_empty() {
+            self.give_up_oldest();
+        }
+    }
+
+    fn give_up_oldest(&mut self) {
+        let Some((key, since)) = self.ages.pop_front() else { return };
+        // Another datagram may have taken the key since.
+        if self.datagrams.get(&key).is_none_or(|datagram| datagram.since != since) {
+            return;
+        }
+        let Some(datagram) = self.datagrams.remove(&key) else { return };
+        if datagram.done.is_none() {
+            self.cost -= datagram.cost;
+            self.waiting -= 1;
+            self.given_up += 1;
+        }
+    }
+}
+
+impl Datagram {
+    /// Keeps those bytes of `start..end` that are new; `bytes` may end before `end`. Returns their cost.
+    fn insert(&mut self, start: u32, end: u32, bytes: &[u8]) -> usize {
+        let mut cost = 0;
+        let mut at = start;
+        // The first piece that ends behind the start.
+        let mut index = self.pieces.partition_point(|piece| piece.end <= start);
+        while at < end {
+            let next = self.pieces.get(index).map(|piece| (piece.start, piece.end));
+            let stop = next.map_or(end, |(start, _)| start.min(end));
+            if at < stop {
+                let from = (at - start) as usize;
+                let to = ((stop - start) as usize).min(bytes.len());
+                let bytes = bytes.get(from.min(to)..to).unwrap_or_default().to_vec();
+                cost += bytes.len() + PIECE_COST;
+                self.pieces.insert(index, Piece { start: at, end: stop, bytes });
+                index += 1;
+            }
+            match next {
+                Some((_, end)) => at = end,
+                None => break,
+            }
+            index += 1;
+        }
+        cost
+    }
+
+    /// True if no byte before `total` is missing, but for those that the snaplen cut off.
+    fn covers(&self, total: u32) -> bool {
+        let mut at = 0;
+        for piece in &self.pieces {
+            if piece.start > at {
+                return false;
+            }
+            at = piece.end;
+        }
+        at >= total
+    }
+
+    /// Joins the pieces up to the first byte that was not captured.
+    fn assemble(&self, total: u32, whole: &mut Vec<u8>) {
+        whole.clear();
+        for piece in &self.pieces {
+            whole.extend_from_slice(&piece.bytes);
+            if piece.bytes.len() < (piece.end - piece.start) as usize {
+                break;
+            }
+        }
+        whole.truncate(total as usize);
+    }
+}

@@ -5,7 +5,10 @@
 
 pub mod decode;
 mod fragment;
+mod layer;
+mod link;
 mod packet;
 pub mod reassembly;
+mod tunnel;
 
 pub use packet::{Addresses, Flags, Packet, Payload, Segment};
