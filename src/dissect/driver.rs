@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::detect::{Detected, confirms, detect};
 use super::{
     Cx, Dissector, Malformed, Message, Options, PROTOCOLS, Probe, Progress, Protocol, Recover, Switch, Transport,
+    Verdict,
 };
 use crate::entry::{Direction, Text};
 use crate::flow::reassembly::Stamp;
@@ -307,11 +308,23 @@ impl Driver {
         if bytes.is_empty() && stream.buffer.is_empty() {
             return;
         }
+        let mut bytes = bytes;
         if stream.seeking {
-            if !confirms(protocol, self.flow.transport, direction, bytes, self.flow.port) {
-                return;
+            let verdict = |data: &[u8]| confirms(protocol, self.flow.transport, direction, data, self.flow.port);
+            stream.push(bytes, stamp);
+            let mut found = verdict(&stream.buffer);
+            if found == Verdict::No || stream.buffer.len() > MAX_PROBE && found == Verdict::More {
+                // What waited was no start of a message; this chunk may be.
+                stream.clear();
+                stream.push(bytes, stamp);
+                found = verdict(bytes);
             }
-            stream.seeking = false;
+            match found {
+                Verdict::No => return stream.clear(),
+                Verdict::More => return,
+                Verdict::Maybe | Verdict::Yes => stream.seeking = false,
+            }
+            bytes = &[];
         }
         let buffered = !stream.buffer.is_empty();
         if buffered {
