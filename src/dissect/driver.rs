@@ -1,6 +1,7 @@
 //! Drives one dissector over one flow: detects it, keeps what it did not consume, carries it over gaps and switches.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use super::detect::{Detected, confirms, detect};
 use super::{
@@ -28,6 +29,8 @@ pub struct Delivery {
     pub start: bool,
     /// Which side is the client is known, not guessed.
     pub certain: bool,
+    /// The addresses of client and server.
+    pub addresses: [IpAddr; 2],
 }
 
 /// What became of a flow, for the counters.
@@ -174,6 +177,13 @@ impl Driver {
         self.warning.take()
     }
 
+    /// Takes the client for the server from now on.
+    fn reverse(&mut self) {
+        self.reversed = !self.reversed;
+        self.flow.addresses.reverse();
+        self.streams.swap(0, 1);
+    }
+
     fn oriented(&self, direction: Direction) -> Direction {
         if self.reversed { direction.reverse() } else { direction }
     }
@@ -264,8 +274,7 @@ impl Driver {
         match detected {
             Detected::Yes { protocol, reversed } => {
                 if reversed {
-                    self.reversed = !self.reversed;
-                    self.streams.swap(0, 1);
+                    self.reverse();
                 }
                 self.flow.certain = true;
                 self.state = State::Dissecting { protocol, dissector: (protocol.new)() };
@@ -417,7 +426,9 @@ impl Driver {
             let probe = Probe { transport, direction, data: bytes, port, start: true };
             match detect(&probe, &[], self.flow.certain) {
                 Detected::Yes { protocol, reversed } => {
-                    self.reversed ^= reversed;
+                    if reversed {
+                        self.reverse();
+                    }
                     self.flow.certain = true;
                     self.outcome.unknown = false;
                     self.state = State::Dissecting { protocol, dissector: (protocol.new)() };
@@ -521,6 +532,7 @@ fn context<'a>(
         transport: flow.transport,
         port: flow.port,
         start: flow.start,
+        addresses: flow.addresses,
         time: first.time,
         now: newest.time,
         packet: first.packet,
