@@ -8,6 +8,7 @@ mod cursor;
 mod detect;
 mod dns;
 mod driver;
+mod icmp;
 mod message;
 mod pair;
 pub mod text;
@@ -20,7 +21,7 @@ pub use pair::{Ends, Pairer};
 use crate::entry::Direction;
 
 /// Every protocol, sorted by name. This and its `mod` line are all that a new dissector adds here.
-pub static PROTOCOLS: &[&Protocol] = &[&dns::PROTOCOL, &dns::llmnr::PROTOCOL, &dns::mdns::PROTOCOL];
+pub static PROTOCOLS: &[&Protocol] = &[&dns::PROTOCOL, &icmp::PROTOCOL, &dns::llmnr::PROTOCOL, &dns::mdns::PROTOCOL];
 
 /// The protocol of that name.
 #[must_use]
