@@ -75,6 +75,6 @@ pub(super) fn confirms(
     direction: Direction,
     data: &[u8],
     port: u16,
-) -> bool {
-    (protocol.probe)(&Probe { transport, direction, data, port, start: false }) >= Verdict::Maybe
+) -> Verdict {
+    (protocol.probe)(&Probe { transport, direction, data, port, start: false })
 }

@@ -1,10 +1,12 @@
 //! Drives one dissector over one flow: detects it, keeps what it did not consume, carries it over gaps and switches.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use super::detect::{Detected, confirms, detect};
 use super::{
     Cx, Dissector, Malformed, Message, Options, PROTOCOLS, Probe, Progress, Protocol, Recover, Switch, Transport,
+    Verdict,
 };
 use crate::entry::{Direction, Text};
 use crate::flow::reassembly::Stamp;
@@ -27,6 +29,8 @@ pub struct Delivery {
     pub start: bool,
     /// Which side is the client is known, not guessed.
     pub certain: bool,
+    /// The addresses of client and server.
+    pub addresses: [IpAddr; 2],
 }
 
 /// What became of a flow, for the counters.
@@ -173,6 +177,13 @@ impl Driver {
         self.warning.take()
     }
 
+    /// Takes the client for the server from now on.
+    fn reverse(&mut self) {
+        self.reversed = !self.reversed;
+        self.flow.addresses.reverse();
+        self.streams.swap(0, 1);
+    }
+
     fn oriented(&self, direction: Direction) -> Direction {
         if self.reversed { direction.reverse() } else { direction }
     }
@@ -263,8 +274,7 @@ impl Driver {
         match detected {
             Detected::Yes { protocol, reversed } => {
                 if reversed {
-                    self.reversed = !self.reversed;
-                    self.streams.swap(0, 1);
+                    self.reverse();
                 }
                 self.flow.certain = true;
                 self.state = State::Dissecting { protocol, dissector: (protocol.new)() };
@@ -307,11 +317,23 @@ impl Driver {
         if bytes.is_empty() && stream.buffer.is_empty() {
             return;
         }
+        let mut bytes = bytes;
         if stream.seeking {
-            if !confirms(protocol, self.flow.transport, direction, bytes, self.flow.port) {
-                return;
+            let verdict = |data: &[u8]| confirms(protocol, self.flow.transport, direction, data, self.flow.port);
+            stream.push(bytes, stamp);
+            let mut found = verdict(&stream.buffer);
+            if found == Verdict::No || stream.buffer.len() > MAX_PROBE && found == Verdict::More {
+                // What waited was no start of a message; this chunk may be.
+                stream.clear();
+                stream.push(bytes, stamp);
+                found = verdict(bytes);
             }
-            stream.seeking = false;
+            match found {
+                Verdict::No => return stream.clear(),
+                Verdict::More => return,
+                Verdict::Maybe | Verdict::Yes => stream.seeking = false,
+            }
+            bytes = &[];
         }
         let buffered = !stream.buffer.is_empty();
         if buffered {
@@ -404,7 +426,9 @@ impl Driver {
             let probe = Probe { transport, direction, data: bytes, port, start: true };
             match detect(&probe, &[], self.flow.certain) {
                 Detected::Yes { protocol, reversed } => {
-                    self.reversed ^= reversed;
+                    if reversed {
+                        self.reverse();
+                    }
                     self.flow.certain = true;
                     self.outcome.unknown = false;
                     self.state = State::Dissecting { protocol, dissector: (protocol.new)() };
@@ -508,6 +532,7 @@ fn context<'a>(
         transport: flow.transport,
         port: flow.port,
         start: flow.start,
+        addresses: flow.addresses,
         time: first.time,
         now: newest.time,
         packet: first.packet,

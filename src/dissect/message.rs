@@ -1,5 +1,7 @@
 //! The message, one half of an entry, and the context in which a dissector emits it.
 
+use std::net::IpAddr;
+
 use crate::entry::{Direction, Text, Timestamp, Value};
 
 use super::{Protocol, Transport};
@@ -115,6 +117,7 @@ pub struct Cx<'a> {
     pub(super) transport: Transport,
     pub(super) port: u16,
     pub(super) start: bool,
+    pub(super) addresses: [IpAddr; 2],
     pub(super) time: Timestamp,
     pub(super) now: Timestamp,
     pub(super) packet: u64,
@@ -164,7 +167,17 @@ impl Cx<'_> {
         self.options.secrets
     }
 
-    /// `Tcp` or `Udp`.
+    /// The address that bytes of `direction` travel to.
+    #[must_use]
+    pub fn destination(&self, direction: Direction) -> IpAddr {
+        let [client, server] = self.addresses;
+        match direction {
+            Direction::ToServer => server,
+            Direction::ToClient => client,
+        }
+    }
+
+    /// `Tcp`, `Udp` or `Icmp`.
     #[must_use]
     pub fn transport(&self) -> Transport {
         self.transport

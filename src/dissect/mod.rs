@@ -6,7 +6,9 @@
 
 mod cursor;
 mod detect;
+mod dns;
 mod driver;
+mod icmp;
 mod message;
 mod pair;
 pub mod text;
@@ -19,7 +21,7 @@ pub use pair::{Ends, Pairer};
 use crate::entry::Direction;
 
 /// Every protocol, sorted by name. This and its `mod` line are all that a new dissector adds here.
-pub static PROTOCOLS: &[&Protocol] = &[];
+pub static PROTOCOLS: &[&Protocol] = &[&dns::PROTOCOL, &icmp::PROTOCOL, &dns::llmnr::PROTOCOL, &dns::mdns::PROTOCOL];
 
 /// The protocol of that name.
 #[must_use]

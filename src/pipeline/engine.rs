@@ -302,11 +302,13 @@ fn tcp(
     }
     flow.last_seen = stamp.time;
     let Flow { reassembly, dissection, client_side, certain, first_frame, .. } = flow;
+    let Ends { client, server, .. } = key.ends(*client_side);
     let delivery = Delivery {
         transport: Transport::Tcp,
-        port: key.ends(*client_side).server.port,
+        port: server.port,
         start: *certain,
         certain: *certain,
+        addresses: [client.ip, server.ip],
     };
     reassembly.segment(side, segment, stamp, &mut |side, piece| {
         let direction = if side == *client_side { Direction::ToServer } else { Direction::ToClient };
@@ -343,7 +345,9 @@ fn datagram(
     let (client_side, first_frame) = (flow.client_side, flow.first_frame);
     let direction = if side == client_side { Direction::ToServer } else { Direction::ToClient };
     let dissection = flow.dissection.get_or_insert_with(|| {
-        let delivery = Delivery { transport, port: key.ends(client_side).server.port, start: true, certain: false };
+        let Ends { client, server, .. } = key.ends(client_side);
+        let addresses = [client.ip, server.ip];
+        let delivery = Delivery { transport, port: server.port, start: true, certain: false, addresses };
         Box::new(Dissection { driver: Driver::new(delivery, cx.options), pairer: Pairer::default() })
     });
     dissection.piece(&key, client_side, first_frame, direction, Piece::Chunk(data, stamp), cx);

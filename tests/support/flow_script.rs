@@ -5,6 +5,7 @@
 //! port 6379            the server's port (default 80)
 //! client-port 40001    a new connection from here on
 //! udp                  datagrams instead of TCP
+//! icmp                 ICMP messages instead of TCP
 //! mid-stream           without the handshake
 //! > GET a\r\n          bytes from the client, one segment (escapes: \r \n \t \0 \\ \xHH)
 //! < $-1\r\n            bytes from the server
@@ -35,7 +36,9 @@ pub enum Step {
 #[derive(Clone, Debug)]
 pub struct Script {
     pub port: u16,
+    /// Datagrams: UDP, or ICMP.
     pub udp: bool,
+    pub icmp: bool,
     pub handshake: bool,
     pub steps: Vec<Step>,
 }
@@ -43,7 +46,7 @@ pub struct Script {
 impl Script {
     /// Parses a script; a fault in it ends the test with the line.
     pub fn parse(text: &str) -> Self {
-        let mut script = Self { port: 80, udp: false, handshake: true, steps: Vec::new() };
+        let mut script = Self { port: 80, udp: false, icmp: false, handshake: true, steps: Vec::new() };
         for (number, line) in text.lines().enumerate() {
             let fault = |why: &str| -> ! { panic!("line {}: {why}: {line}", number + 1) };
             if line.is_empty() || line.starts_with('#') {
@@ -54,6 +57,7 @@ impl Script {
                 "port" => script.port = rest.trim().parse().unwrap(),
                 "client-port" => script.steps.push(Step::Connect(rest.trim().parse().unwrap())),
                 "udp" => script.udp = true,
+                "icmp" => (script.udp, script.icmp) = (true, true),
                 "mid-stream" => script.handshake = false,
                 ">" | "<" => script.steps.push(Step::Data(word == ">", unescape(rest))),
                 ">x" | "<x" => script.steps.push(Step::Data(word == ">x", unhex(rest))),
@@ -71,7 +75,7 @@ impl Script {
 
     /// The frames of the conversation, captured from 2026-01-02 03:04:05 UTC on.
     pub fn frames(&self) -> Vec<(i64, Vec<u8>)> {
-        let mut wire = Wire::new(self.port, self.udp);
+        let mut wire = Wire::new(self.port, self.udp, self.icmp);
         if self.handshake && !self.udp && !matches!(self.steps.first(), Some(Step::Connect(_))) {
             wire.connect(40_000);
         }
@@ -97,6 +101,7 @@ struct Wire {
     port: u16,
     client_port: u16,
     udp: bool,
+    icmp: bool,
     time: i64,
     /// Next sequence number of client and server.
     seq: [u32; 2],
@@ -104,8 +109,16 @@ struct Wire {
 }
 
 impl Wire {
-    fn new(port: u16, udp: bool) -> Self {
-        Self { port, client_port: 40_000, udp, time: 1_767_323_045_000_000_000, seq: [1000, 5000], frames: Vec::new() }
+    fn new(port: u16, udp: bool, icmp: bool) -> Self {
+        Self {
+            port,
+            client_port: 40_000,
+            udp,
+            icmp,
+            time: 1_767_323_045_000_000_000,
+            seq: [1000, 5000],
+            frames: Vec::new(),
+        }
     }
 
     fn connect(&mut self, client_port: u16) {
@@ -126,6 +139,10 @@ impl Wire {
     }
 
     fn data(&mut self, client: bool, data: &[u8]) {
+        if self.icmp {
+            self.ip(client, 1, data);
+            return;
+        }
         if self.udp {
             self.udp(client, data);
             return;
