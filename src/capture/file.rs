@@ -12,7 +12,7 @@ use super::decoder::{Decoder, grouped};
 use super::{Batch, Error, Source};
 
 /// How much is read from a file at once.
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = 1 << 18;
 
 /// How much is asked of a pipe at once: what Linux keeps in one.
 const PIPE_CHUNK: usize = 64 << 10;

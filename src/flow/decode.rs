@@ -9,8 +9,8 @@ use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice};
 
 use crate::entry::Timestamp;
 
-use super::fragment::{Fragment, Fragments, Key};
-use super::layer::{Bytes, Layer, Stop};
+use super::fragment::{Fragment, Fragments};
+use super::layer::{Bytes, Inner, Layer, Stop};
 use super::{Addresses, Flags, Packet, Payload, Segment, link, tunnel};
 
 /// The most headers between a frame's start and its transport header; tunnels in tunnels stop there.
@@ -64,42 +64,46 @@ impl Decoder {
         len: u32,
         time: Timestamp,
     ) -> Result<Packet<'a>, Undecoded> {
-        let Self { fragments, whole } = self;
-        let mut whole = whole.iter_mut();
-        let (mut layer, mut bytes) = link::open(link, Bytes::new(data, len)).ok_or(Undecoded::Link)??;
         // The packet around a tunnel; it stands where nothing inside can be decoded.
-        let mut outer: Option<Packet<'a>> = None;
-        for _ in 0..MOST_HEADERS {
-            let step = match layer {
-                Layer::Ip => internet(bytes).map_err(Undecoded::from).and_then(|mut ip| {
-                    if let Some((key, fragment)) = ip.fragment.take() {
-                        let whole = whole.next().ok_or(Undecoded::Fragment)?;
-                        let (protocol, cut) =
-                            fragments.add(key, fragment, ip.payload, time, whole).ok_or(Undecoded::Fragment)?;
-                        ip.payload = Bytes { data: whole, cut };
-                        ip.protocol = protocol;
-                        ip.extensions()?;
-                        if ip.fragment.is_some() {
-                            return Err(Undecoded::Malformed);
-                        }
-                    }
-                    Ok(transport(&ip)?)
-                }),
-                other => link::pass(other, bytes).map(|(layer, bytes)| Step::Next(layer, bytes)).map_err(Into::into),
-            };
-            match step {
-                Ok(Step::Next(next, inner)) => (layer, bytes) = (next, inner),
-                Ok(Step::Tunnel(packet, next, inner)) => {
-                    outer = Some(packet);
-                    (layer, bytes) = (next, inner);
-                }
-                Ok(Step::Packet(packet)) => return Ok(packet),
-                // A fragment inside a tunnel is not lost: its datagram will come.
-                Err(Undecoded::Fragment) => return Err(Undecoded::Fragment),
-                Err(undecoded) => return outer.ok_or(undecoded),
-            }
+        let mut outer = None;
+        match self.innermost(link, Bytes::new(data, len), time, &mut outer) {
+            // A fragment inside a tunnel is not lost: its datagram will come.
+            Err(undecoded) if undecoded != Undecoded::Fragment => outer.ok_or(undecoded),
+            result => result,
         }
-        outer.ok_or(Undecoded::Malformed)
+    }
+
+    #[inline]
+    fn innermost<'a>(
+        &'a mut self,
+        link: u32,
+        frame: Bytes<'a>,
+        time: Timestamp,
+        outer: &mut Option<Packet<'a>>,
+    ) -> Result<Packet<'a>, Undecoded> {
+        let mut whole = self.whole.iter_mut();
+        let (mut layer, mut bytes) = link::open(link, frame).ok_or(Undecoded::Link)??;
+        for _ in 0..MOST_HEADERS {
+            if layer != Layer::Ip {
+                (layer, bytes) = link::pass(layer, bytes)?;
+                continue;
+            }
+            let mut ip = internet(bytes)?;
+            if let Some(fragment) = ip.fragment.take() {
+                let whole = whole.next().ok_or(Undecoded::Malformed)?;
+                let datagram = self.fragments.add(ip.addresses, fragment, ip.payload, time, whole);
+                let (protocol, cut) = datagram.ok_or(Undecoded::Fragment)?;
+                ip.payload = Bytes { data: whole, cut };
+                ip.protocol = protocol;
+                ip.extensions()?;
+            }
+            let (payload, inner) = transport(&ip)?;
+            let packet = Packet { addresses: ip.addresses, payload };
+            let Some(inner) = inner else { return Ok(packet) };
+            *outer = Some(packet);
+            (layer, bytes) = inner;
+        }
+        Err(Undecoded::Malformed)
     }
 
     /// How many fragmented datagrams never became whole: given up, or still waiting.
@@ -114,16 +118,6 @@ impl Decoder {
     }
 }
 
-/// What a header led to.
-enum Step<'a> {
-    /// Another header.
-    Next(Layer, Bytes<'a>),
-    /// Another packet inside this one.
-    Tunnel(Packet<'a>, Layer, Bytes<'a>),
-    /// The end.
-    Packet(Packet<'a>),
-}
-
 /// An IP packet past its header.
 struct Internet<'a> {
     addresses: Addresses,
@@ -131,9 +125,10 @@ struct Internet<'a> {
     protocol: u8,
     payload: Bytes<'a>,
     /// If the payload is but a part of a datagram's.
-    fragment: Option<(Key, Fragment)>,
+    fragment: Option<Fragment>,
 }
 
+#[inline]
 fn internet(bytes: Bytes<'_>) -> Result<Internet<'_>, Stop> {
     match bytes.byte(0)? >> 4 {
         4 => version4(bytes),
@@ -143,6 +138,7 @@ fn internet(bytes: Bytes<'_>) -> Result<Internet<'_>, Stop> {
 }
 
 /// RFC 791.
+#[inline]
 fn version4(bytes: Bytes<'_>) -> Result<Internet<'_>, Stop> {
     let header = Ipv4HeaderSlice::from_slice(bytes.data).map_err(|_| Stop::Malformed)?;
     let length = usize::from(header.ihl()) * 4;
@@ -154,10 +150,11 @@ fn version4(bytes: Bytes<'_>) -> Result<Internet<'_>, Stop> {
     };
     let addresses = Addresses { src: IpAddr::V4(header.source_addr()), dst: IpAddr::V4(header.destination_addr()) };
     let protocol = header.protocol().0;
-    let fragment = header.is_fragmenting_payload().then(|| {
-        let key = Key { addresses, id: u32::from(header.identification()), protocol };
-        let offset = u32::from(header.fragments_offset().value()) * 8;
-        (key, Fragment { offset, more: header.more_fragments(), protocol })
+    let fragment = header.is_fragmenting_payload().then(|| Fragment {
+        id: u32::from(header.identification()),
+        offset: u32::from(header.fragments_offset().value()) * 8,
+        more: header.more_fragments(),
+        protocol,
     });
     let mut ip = Internet { addresses, protocol, payload: bytes.after(length)?, fragment };
     // Only an authentication header can follow here.
@@ -168,6 +165,7 @@ fn version4(bytes: Bytes<'_>) -> Result<Internet<'_>, Stop> {
 }
 
 /// RFC 8200.
+#[inline]
 fn version6(bytes: Bytes<'_>) -> Result<Internet<'_>, Stop> {
     let header = Ipv6HeaderSlice::from_slice(bytes.data).map_err(|_| Stop::Malformed)?;
     let addresses = Addresses { src: IpAddr::V6(header.source_addr()), dst: IpAddr::V6(header.destination_addr()) };
@@ -201,10 +199,9 @@ impl Internet<'_> {
             let next = self.payload.byte(0)?;
             if self.protocol == FRAGMENT {
                 let (bits, id) = (self.payload.u16(2)?, self.payload.u32(4)?);
-                let fragment = Fragment { offset: u32::from(bits & !7), more: bits & 1 != 0, protocol: next };
-                if fragment.offset != 0 || fragment.more {
-                    // The protocol is not part of what identifies a datagram.
-                    self.fragment = Some((Key { addresses: self.addresses, id, protocol: 0 }, fragment));
+                let (offset, more) = (u32::from(bits & !7), bits & 1 != 0);
+                if offset != 0 || more {
+                    self.fragment = Some(Fragment { id, offset, more, protocol: next });
                     self.payload = self.payload.after(length)?;
                     return Ok(());
                 }
@@ -216,38 +213,33 @@ impl Internet<'_> {
     }
 }
 
-/// What an IP packet carries.
-fn transport<'a>(ip: &Internet<'a>) -> Result<Step<'a>, Stop> {
-    let packet = |payload| Packet { addresses: ip.addresses, payload };
+/// What an IP packet carries, and the packet in that if it is a tunnel.
+#[inline]
+fn transport<'a>(ip: &Internet<'a>) -> Result<(Payload<'a>, Option<Inner<'a>>), Stop> {
     let bytes = ip.payload;
-    let tunnel = |inner: Result<(Layer, Bytes<'a>), Stop>| {
-        let packet = packet(Payload::Other(ip.protocol));
-        inner.map_or(Step::Packet(packet), |(layer, inner)| Step::Tunnel(packet, layer, inner))
-    };
-    Ok(match ip.protocol {
-        6 => Step::Packet(packet(Payload::Tcp(tcp(bytes)?))),
+    let inner = match ip.protocol {
+        6 => return Ok((Payload::Tcp(tcp(bytes)?), None)),
         17 => {
             let (src_port, dst_port, bytes) = udp(bytes)?;
-            let packet = packet(Payload::Udp { src_port, dst_port, data: bytes.data, missing: bytes.cut });
-            match tunnel::in_udp(src_port, dst_port, bytes) {
-                Some((layer, inner)) => Step::Tunnel(packet, layer, inner),
-                None => Step::Packet(packet),
-            }
+            let payload = Payload::Udp { src_port, dst_port, data: bytes.data, missing: bytes.cut };
+            return Ok((payload, tunnel::in_udp(src_port, dst_port, bytes)));
         }
-        1 => Step::Packet(packet(Payload::Icmp { v6: false, data: bytes.data })),
-        58 => Step::Packet(packet(Payload::Icmp { v6: true, data: bytes.data })),
+        1 => return Ok((Payload::Icmp { v6: false, data: bytes.data }, None)),
+        58 => return Ok((Payload::Icmp { v6: true, data: bytes.data }, None)),
         // IP in IP (RFC 2003, 4213, 2473).
-        4 | 41 | 94 => tunnel(Ok((Layer::Ip, bytes))),
-        47 => tunnel(tunnel::gre(bytes)),
+        4 | 41 | 94 => Ok((Layer::Ip, bytes)),
+        47 => tunnel::gre(bytes),
         // EtherIP (RFC 3378): two bytes of version, then a frame.
-        97 => tunnel(bytes.after(2).map(|inner| (Layer::Ethernet, inner))),
+        97 => bytes.after(2).map(|inner| (Layer::Ethernet, inner)),
         // MPLS in IP (RFC 4023).
-        137 => tunnel(link::mpls(bytes)),
-        other => Step::Packet(packet(Payload::Other(other))),
-    })
+        137 => link::mpls(bytes),
+        _ => Err(Stop::NotIp),
+    };
+    Ok((Payload::Other(ip.protocol), inner.ok()))
 }
 
 /// RFC 9293. Options may be cut off: they matter less than the sequence number.
+#[inline]
 fn tcp(bytes: Bytes<'_>) -> Result<Segment<'_>, Stop> {
     let header = bytes.array::<20>(0)?;
     let [s0, s1, d0, d1, q0, q1, q2, q3, a0, a1, a2, a3, offset, flags, ..] = header;
@@ -270,6 +262,7 @@ fn tcp(bytes: Bytes<'_>) -> Result<Segment<'_>, Stop> {
 }
 
 /// RFC 768: ports and the datagram's bytes.
+#[inline]
 fn udp(bytes: Bytes<'_>) -> Result<(u16, u16, Bytes<'_>), Stop> {
     let (src_port, dst_port) = (bytes.u16(0)?, bytes.u16(2)?);
     let length = usize::from(bytes.u16(4)?);

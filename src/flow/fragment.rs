@@ -30,24 +30,25 @@ const ECHO: i64 = 1_000_000_000;
 /// The longest payload of an IP packet.
 const LONGEST: u32 = 65_535;
 
-/// What fragments of one datagram have in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    pub addresses: Addresses,
-    pub id: u32,
-    /// IP protocol; 0 for IPv6, which does not count it.
-    pub protocol: u8,
-}
-
 /// Where a fragment belongs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fragment {
+    pub id: u32,
     /// Bytes of the datagram before it.
     pub offset: u32,
     /// False for the last one.
     pub more: bool,
-    /// What the datagram's payload starts with; the first fragment's counts.
+    /// What the datagram's payload starts with; IPv6 believes the first fragment only.
     pub protocol: u8,
+}
+
+/// What fragments of one datagram have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    addresses: Addresses,
+    id: u32,
+    /// IP protocol; 0 for IPv6, which does not count it.
+    protocol: u8,
 }
 
 /// A run of a datagram's bytes.
@@ -95,12 +96,14 @@ impl Fragments {
     /// captured without a hole, and returns the protocol it starts with and how many bytes the snaplen cut off.
     pub(super) fn add(
         &mut self,
-        key: Key,
+        addresses: Addresses,
         fragment: Fragment,
         bytes: Bytes<'_>,
         time: Timestamp,
         whole: &mut Vec<u8>,
     ) -> Option<(u8, u32)> {
+        let protocol = if addresses.src.is_ipv4() { fragment.protocol } else { 0 };
+        let key = Key { addresses, id: fragment.id, protocol };
         self.expire(time);
         let start = fragment.offset;
         let end = start.saturating_add(bytes.wire() as u32);

@@ -24,8 +24,11 @@ pub(super) enum Stop {
     Malformed,
 }
 
+/// A header and the bytes that it starts.
+pub(super) type Inner<'a> = (Layer, Bytes<'a>);
+
 /// A header passed: the next one, or why there is none.
-pub(super) type Passed<'a> = Result<(Layer, Bytes<'a>), Stop>;
+pub(super) type Passed<'a> = Result<Inner<'a>, Stop>;
 
 /// The bytes of a layer that were captured, and how many were cut off behind them.
 #[derive(Clone, Copy, Debug)]

@@ -9,9 +9,14 @@ use super::tunnel;
 const MOST_LABELS: usize = 16;
 
 /// Passes the header of a link type; none if the type is not known.
+#[inline]
 pub(super) fn open(link: u32, bytes: Bytes<'_>) -> Option<Passed<'_>> {
+    if link == 1 { Some(Ok((Layer::Ethernet, bytes))) } else { open_other(link, bytes) }
+}
+
+/// Any link type but Ethernet.
+fn open_other(link: u32, bytes: Bytes<'_>) -> Option<Passed<'_>> {
     Some(match link {
-        1 => Ok((Layer::Ethernet, bytes)),
         12 | 14 | 101 | 228 | 229 => Ok((Layer::Ip, bytes)),
         0 | 108 => loopback(bytes),
         9 | 50 => ppp_or_hdlc(bytes),
@@ -33,7 +38,16 @@ pub(super) fn open(link: u32, bytes: Bytes<'_>) -> Option<Passed<'_>> {
 }
 
 /// Passes one header above the link layer that is not IP's.
+#[inline]
 pub(super) fn pass(layer: Layer, bytes: Bytes<'_>) -> Passed<'_> {
+    match layer {
+        // What nearly every frame starts with, in one step.
+        Layer::Ethernet if matches!(bytes.u16(12), Ok(0x0800 | 0x86dd)) => Ok((Layer::Ip, bytes.after(14)?)),
+        _ => pass_other(layer, bytes),
+    }
+}
+
+fn pass_other(layer: Layer, bytes: Bytes<'_>) -> Passed<'_> {
     match layer {
         Layer::Ethernet => ethernet(bytes),
         Layer::Llc => llc(bytes),
@@ -110,7 +124,8 @@ pub(super) fn is_ip(bytes: Bytes<'_>) -> bool {
 /// True if `bytes` may well start with an Ethernet header.
 pub(super) fn is_ethernet(bytes: Bytes<'_>) -> bool {
     match bytes.u16(12) {
-        Ok(0x0800 | 0x86dd) => bytes.after(14).is_ok_and(is_ip),
+        Ok(0x0800) => matches!(bytes.byte(14), Ok(0x45..=0x4f)),
+        Ok(0x86dd) => matches!(bytes.byte(14), Ok(0x60..=0x6f)),
         Ok(0x0806 | 0x8035 | 0x8100 | 0x88a8 | 0x9100 | 0x8847 | 0x8848 | 0x8863 | 0x8864 | 0x88cc | 0x894f) => true,
         Ok(length @ ..=1500) => length >= 3 && usize::from(length) + 14 <= bytes.wire(),
         _ => false,
@@ -175,11 +190,12 @@ fn llc(bytes: Bytes<'_>) -> Passed<'_> {
 fn loopback(bytes: Bytes<'_>) -> Passed<'_> {
     let family = bytes.u32(0)?;
     let family = if family > 0xffff { family.swap_bytes() } else { family };
+    let rest = bytes.after(4)?;
     match family {
         // AF_INET, and the AF_INET6 of Linux, NetBSD, FreeBSD and Darwin.
-        2 | 10 | 24 | 28 | 30 => Ok((Layer::Ip, bytes.after(4)?)),
-        // Some writers put an EtherType there.
-        0x0800 | 0x86dd => Ok((Layer::Ip, bytes.after(4)?)),
+        2 | 10 | 24 | 28 | 30 => Ok((Layer::Ip, rest)),
+        // Some writers put an EtherType there, or a header of another link type.
+        _ if is_ip(rest) => Ok((Layer::Ip, rest)),
         _ => Err(Stop::NotIp),
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! A UDP port proves nothing, so each tunnel's header must look right before its bytes are taken for a packet.
 
-use super::layer::{Bytes, Layer, Passed, Stop};
+use super::layer::{Bytes, Inner, Layer, Passed, Stop};
 use super::link::{is_ethernet, is_ip, mpls};
 
 /// The packet inside a datagram between these ports, if it is a tunnel's.
-pub(super) fn in_udp(src_port: u16, dst_port: u16, bytes: Bytes<'_>) -> Option<(Layer, Bytes<'_>)> {
+pub(super) fn in_udp(src_port: u16, dst_port: u16, bytes: Bytes<'_>) -> Option<Inner<'_>> {
     let port = if is_tunnel(dst_port) {
         dst_port
     } else if is_tunnel(src_port) {
