@@ -51,7 +51,7 @@ impl File {
         if metadata.is_dir() {
             return Err(Error::Io { name, cause: io::ErrorKind::IsADirectory.into() });
         }
-        Self::new(name, file, metadata.is_file().then(|| metadata.len()))
+        Self::new(name, file, metadata.is_file().then_some(metadata.len()))
     }
 
     /// Reads a capture from `input`, which is `total` bytes long if that is known.

@@ -478,7 +478,7 @@ pub(super) mod tests {
         writer.packet(0, 1_700_000_000_000_000_001, b"abc", &[(5, 41)]);
         writer.section(true);
         writer.interface(101, 0, &[(2, b"lo")]);
-        writer.interface(113, 0, &[(9, &[0x80 | 10]), (14, &1_000_i64.to_be_bytes())]);
+        writer.interface(113, 0, &[(9, &[0x8a]), (14, &1_000_i64.to_be_bytes())]);
         writer.packet(0, 5_000_001, b"de", &[]);
         writer.packet(1, 512, b"f", &[]);
         let (batch, result) = writer.decode();
@@ -511,7 +511,7 @@ pub(super) mod tests {
             (12, 2_500, 2),
             (127, u64::MAX, 0),
             (0x80, 3, 3_000_000_000),
-            (0x80 | 32, 1 << 31, 500_000_000),
+            (0xa0, 1 << 31, 500_000_000),
             (0xff, u64::MAX, 0),
             (0, u64::MAX, i64::MAX),
         ] {
@@ -588,7 +588,8 @@ pub(super) mod tests {
 
     #[test]
     fn damage_is_named_and_keeps_what_was_before_it() {
-        let cases: [(fn(&mut Writer), &str); 4] = [
+        type Harm = fn(&mut Writer);
+        let cases: [(Harm, &str); 4] = [
             (|writer| writer.file.extend(writer.words(&[6, 0xffff_fff0])), "block of 4294967280 bytes"),
             (|writer| writer.file.extend(writer.words(&[6, 8, 8])), "block of 8 bytes"),
             (

@@ -270,3 +270,188 @@ fn udp(bytes: Bytes<'_>) -> Result<(u16, u16, Bytes<'_>), Stop> {
     // Zero is a jumbogram's (RFC 2675); less than the header is left to the network card.
     Ok((src_port, dst_port, length.checked_sub(8).map_or(data, |length| data.trim(length))))
 }
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a test that panics has failed")]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::flow::frames::{address, before, ethernet, inner, inner6, ipv4, ipv6, tcp, udp};
+
+    /// Decodes one whole frame and checks the outcome. True, so that a forgotten call shows.
+    pub(in crate::flow) fn decode(link: u32, frame: &[u8], check: impl FnOnce(Result<Packet<'_>, Undecoded>)) -> bool {
+        check(Decoder::default().decode(link, frame, frame.len() as u32, Timestamp(0)));
+        true
+    }
+
+    /// The frame leads to [`inner`] or [`inner6`].
+    pub(in crate::flow) fn is_inner(name: &str, link: u32, frame: &[u8]) {
+        decode(link, frame, |packet| {
+            let packet = packet.unwrap_or_else(|why| panic!("{name}: {why:?}"));
+            let Payload::Udp { src_port: 5000, dst_port: 6000, data: b"inner", missing: 0 } = packet.payload else {
+                panic!("{name}: {packet:?}")
+            };
+            assert!(["10.0.0.1", "fd00::1"].map(address).contains(&packet.addresses.src), "{name}");
+        });
+    }
+
+    /// The raw IP packet is taken as it is: UDP of `length` bytes, or another protocol.
+    pub(in crate::flow) fn is_outer(name: &str, packet: &[u8], length: Option<usize>) {
+        decode(101, packet, |packet| match packet.map(|packet| packet.payload) {
+            Ok(Payload::Udp { data, missing: 0, .. }) => assert_eq!(Some(data.len()), length, "{name}"),
+            Ok(Payload::Other(_)) => assert_eq!(None, length, "{name}"),
+            other => panic!("{name}: {other:?}"),
+        });
+    }
+
+    pub(in crate::flow) fn not_ip(name: &str, link: u32, frame: &[u8]) {
+        decode(link, frame, |packet| assert_eq!(packet.err(), Some(Undecoded::NotIp), "{name}"));
+    }
+
+    fn segment(frame: &[u8], len: u32, check: impl FnOnce(Segment<'_>)) {
+        let mut decoder = Decoder::default();
+        match decoder.decode(1, frame, len, Timestamp(0)).map(|packet| packet.payload) {
+            Ok(Payload::Tcp(segment)) => check(segment),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_segment_has_its_fields_and_no_padding() {
+        let mut frame = ethernet(0x0800, &ipv4(6, 0, 0, &tcp(99, 0x12, b"hi")));
+        frame.extend([0; 6]);
+        segment(&frame, frame.len() as u32, |segment| {
+            assert_eq!((segment.src_port, segment.dst_port, segment.seq, segment.ack), (1000, 80, 99, 7));
+            assert_eq!(segment.flags, Flags { syn: true, ack: true, fin: false, rst: false });
+            assert_eq!((segment.data, segment.missing), (&b"hi"[..], 0));
+        });
+    }
+
+    #[test]
+    fn the_snaplen_makes_bytes_missing() {
+        let frame = ethernet(0x0800, &ipv4(6, 0, 0, &tcp(99, 0x10, b"0123456789")));
+        let len = frame.len() as u32;
+        for (kept, data, missing) in [(10, &b"0123456789"[..], 0), (4, b"0123", 6), (0, b"", 10)] {
+            segment(&frame[..frame.len() - 10 + kept], len, |segment| {
+                assert_eq!((segment.data, segment.missing), (data, missing));
+            });
+        }
+        // In the middle of the options, with padding on the wire.
+        segment(&frame[..frame.len() - 15], len + 4, |segment| {
+            assert_eq!((segment.seq, segment.data, segment.missing), (99, &b""[..], 10));
+        });
+        let frame = ethernet(0x86dd, &ipv6(17, &udp(1, 2, b"0123456789")));
+        decode(1, &frame, |_| ());
+        let mut decoder = Decoder::default();
+        let packet = decoder.decode(1, &frame[..frame.len() - 3], frame.len() as u32, Timestamp(0)).unwrap();
+        assert!(matches!(packet.payload, Payload::Udp { data: b"0123456", missing: 3, .. }), "{packet:?}");
+    }
+
+    #[test]
+    fn lengths_left_to_the_network_card_mean_the_frame() {
+        let mut packet = ipv4(6, 0, 0, &tcp(1, 0x10, &[7; 3000]));
+        packet[2..4].fill(0);
+        segment(&ethernet(0x0800, &packet), packet.len() as u32 + 14, |segment| assert_eq!(segment.data, [7; 3000]));
+        let mut packet = ipv6(6, &tcp(1, 0x10, &[7; 3000]));
+        packet[4..6].fill(0);
+        segment(&ethernet(0x86dd, &packet), packet.len() as u32 + 14, |segment| assert_eq!(segment.data, [7; 3000]));
+        // More than the frame holds, though nothing was cut off.
+        let mut packet = ipv4(6, 0, 0, &tcp(1, 0x10, b"abc"));
+        packet[2..4].copy_from_slice(&9000_u16.to_be_bytes());
+        segment(&ethernet(0x0800, &packet), packet.len() as u32 + 14, |segment| {
+            assert_eq!((segment.data, segment.missing), (&b"abc"[..], 0));
+        });
+        let mut packet = ipv4(17, 0, 0, &udp(5000, 6000, b"inner"));
+        packet[24..26].fill(0);
+        is_inner("UDP length 0", 101, &packet);
+    }
+
+    #[test]
+    fn options_and_extension_headers_are_passed() {
+        let mut options = inner();
+        options[0] = 0x46;
+        options[3] += 4;
+        options.splice(20..20, [0x94, 4, 0, 0]);
+        is_inner("IPv4 options", 101, &options);
+        let udp = udp(5000, 6000, b"inner");
+        let extension = |next: u8, payload: &[u8]| before(&[next, 0, 1, 4, 0, 0, 0, 0], payload);
+        is_inner(
+            "hop-by-hop, destination, routing",
+            101,
+            &ipv6(0, &extension(60, &extension(43, &extension(17, &udp)))),
+        );
+        is_inner("authentication", 101, &ipv6(51, &before(&[17, 4, 0, 0], &before(&[0; 20], &udp))));
+        is_inner("authentication, IPv4", 101, &ipv4(51, 0, 0, &before(&[17, 4, 0, 0], &before(&[0; 20], &udp))));
+        is_inner("atomic fragment", 101, &ipv6(44, &before(&[17, 0, 0, 0, 0, 0, 0, 9], &udp)));
+        let mut endless = udp;
+        for _ in 0..40 {
+            endless = extension(0, &endless);
+        }
+        decode(101, &ipv6(0, &endless), |packet| assert_eq!(packet.err(), Some(Undecoded::Malformed)));
+    }
+
+    #[test]
+    fn other_transports_are_named_by_number() {
+        let quoted = inner();
+        decode(101, &ipv4(1, 0, 0, &before(&[3, 3, 0, 0, 0, 0, 0, 0], &quoted)), |packet| {
+            let Ok(Payload::Icmp { v6: false, data }) = packet.map(|packet| packet.payload) else { panic!() };
+            assert_eq!(data.len(), 8 + quoted.len());
+        });
+        decode(101, &ipv6(58, &[128, 0, 0, 0]), |packet| {
+            assert!(matches!(packet.unwrap().payload, Payload::Icmp { v6: true, data: [128, ..] }));
+        });
+        decode(101, &ipv4(132, 0, 0, &[0; 12]), |packet| {
+            assert!(matches!(packet.unwrap().payload, Payload::Other(132)));
+        });
+    }
+
+    #[test]
+    fn headers_that_contradict_themselves_are_malformed() {
+        let mut short_offset = ipv4(6, 0, 0, &tcp(1, 0x10, b""));
+        short_offset[32] = 0x40;
+        let mut short_total = inner();
+        short_total[3] = 19;
+        for packet in [short_offset, short_total, vec![0x45; 10], vec![0x50; 40], vec![], inner6()[..44].to_vec()] {
+            decode(101, &packet, |result| assert_eq!(result.err(), Some(Undecoded::Malformed), "{packet:x?}"));
+        }
+    }
+
+    /// Link types that read anything of a frame.
+    const LINKS: [u32; 23] =
+        [0, 1, 9, 12, 14, 50, 51, 100, 101, 104, 105, 108, 113, 117, 127, 192, 204, 228, 229, 239, 276, 147, 7];
+
+    fn tunnels() -> impl Strategy<Value = Vec<u8>> {
+        let port = prop::sample::select(vec![2152, 3544, 4789, 4790, 6081, 6635, 8472]);
+        let protocol = prop::sample::select(vec![4_u8, 6, 17, 41, 44, 47, 51, 94, 97, 137]);
+        (port, protocol, any::<bool>(), any::<u16>(), prop::collection::vec(any::<u8>(), 0..120)).prop_map(
+            |(port, protocol, v6, fragment, bytes)| {
+                let payload = if protocol == 17 { udp(1, port, &bytes) } else { bytes };
+                if v6 { ipv6(protocol, &payload) } else { ipv4(protocol, 1, fragment & 0x2007, &payload) }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(frames in prop::collection::vec((
+            prop::sample::select(LINKS.to_vec()),
+            prop::collection::vec(any::<u8>(), 0..200),
+            any::<u16>(),
+        ), 1..20)) {
+            let mut decoder = Decoder::default();
+            for (link, frame, len) in &frames {
+                let _ = decoder.decode(*link, frame, u32::from(*len), Timestamp(0));
+            }
+        }
+
+        #[test]
+        fn no_tunnel_panics(frames in prop::collection::vec(tunnels(), 1..20), cut in 0_usize..60) {
+            let mut decoder = Decoder::default();
+            for (second, frame) in (0..).zip(&frames) {
+                let data = &frame[..frame.len().saturating_sub(cut)];
+                let _ = decoder.decode(101, data, frame.len() as u32, Timestamp(second * 1_000_000_000));
+            }
+        }
+    }
+}

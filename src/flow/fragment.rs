@@ -230,3 +230,147 @@ impl Datagram {
         whole.truncate(total as usize);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+    use crate::flow::Payload;
+    use crate::flow::decode::{Decoder, Undecoded};
+    use crate::flow::frames::{before, ipv4, ipv6, udp};
+
+    const SECOND: i64 = 1_000_000_000;
+
+    /// A datagram of 40 bytes of payload, numbered.
+    fn datagram() -> Vec<u8> {
+        udp(5000, 6000, &(0..40).collect::<Vec<u8>>())
+    }
+
+    /// Bytes of the datagram as an IPv4 packet.
+    fn part(id: u16, from: usize, to: usize) -> Vec<u8> {
+        let whole = datagram();
+        let more = if to < whole.len() { 0x2000 } else { 0 };
+        ipv4(17, id, more | (from / 8) as u16, &whole[from..to])
+    }
+
+    /// Gives frames to a decoder and returns the payload and the missing bytes of the last one.
+    fn last(decoder: &mut Decoder, frames: &[Vec<u8>]) -> Result<(Vec<u8>, u32), Undecoded> {
+        let (last, first) = frames.split_last().unwrap();
+        for frame in first {
+            let early = decoder.decode(101, frame, frame.len() as u32, Timestamp(0)).err();
+            assert_eq!(early, Some(Undecoded::Fragment));
+        }
+        payload(decoder, last, last.len(), 0)
+    }
+
+    fn payload(decoder: &mut Decoder, frame: &[u8], len: usize, time: i64) -> Result<(Vec<u8>, u32), Undecoded> {
+        let packet = decoder.decode(101, frame, len as u32, Timestamp(time))?;
+        let Payload::Udp { src_port: 5000, dst_port: 6000, data, missing } = packet.payload else {
+            unreachable!("{packet:?}")
+        };
+        Ok((data.to_vec(), missing))
+    }
+
+    fn expected() -> (Vec<u8>, u32) {
+        ((0..40).collect(), 0)
+    }
+
+    #[test]
+    fn fragments_in_any_order_become_the_datagram() {
+        let parts = [part(1, 0, 16), part(1, 16, 32), part(1, 32, 48)];
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let mut decoder = Decoder::default();
+            assert_eq!(last(&mut decoder, &order.map(|index| parts[index].clone())), Ok(expected()), "{order:?}");
+            assert_eq!(decoder.incomplete(), 0);
+        }
+    }
+
+    #[test]
+    fn fragments_of_two_datagrams_are_kept_apart() {
+        let mut decoder = Decoder::default();
+        let frames = [part(1, 0, 16), part(2, 16, 48), part(3, 0, 16), part(1, 16, 48)];
+        assert_eq!(last(&mut decoder, &frames), Ok(expected()));
+        assert_eq!(decoder.incomplete(), 2);
+    }
+
+    #[test]
+    fn where_fragments_overlap_the_first_bytes_stand() {
+        let mut forged = part(1, 8, 48);
+        forged[20..].fill(0xee);
+        let mut decoder = Decoder::default();
+        let (data, missing) = last(&mut decoder, &[part(1, 16, 32), part(1, 0, 16), forged]).unwrap();
+        assert_eq!((&data[..24], &data[24..], missing), (&(0..24).collect::<Vec<u8>>()[..], &[0xee; 16][..], 0));
+    }
+
+    #[test]
+    fn ipv6_fragments_become_the_datagram() {
+        let whole = datagram();
+        let part = |from: usize, to: usize| {
+            let bits = from as u16 | u16::from(to < whole.len());
+            let head = [&[17, 0][..], &bits.to_be_bytes(), &[0, 0, 0, 9]].concat();
+            ipv6(44, &before(&head, &whole[from..to]))
+        };
+        assert_eq!(last(&mut Decoder::default(), &[part(32, 48), part(0, 16), part(16, 32)]), Ok(expected()));
+    }
+
+    #[test]
+    fn a_fragmented_tunnel_of_fragments_is_followed() {
+        let outer = ipv4(4, 7, 0, &part(1, 16, 48));
+        let (head, tail) = outer[20..].split_at(24);
+        let frames = [part(1, 0, 16), ipv4(4, 7, 0x2000, head), ipv4(4, 7, 3, tail)];
+        assert_eq!(last(&mut Decoder::default(), &frames), Ok(expected()));
+    }
+
+    #[test]
+    fn bytes_that_the_snaplen_cut_off_are_missing() {
+        let mut decoder = Decoder::default();
+        let (first, second) = (part(1, 0, 32), part(1, 32, 48));
+        assert!(payload(&mut decoder, &first[..20 + 18], first.len(), 0).is_err());
+        assert_eq!(payload(&mut decoder, &second[..24], second.len(), 0), Ok(((0..10).collect(), 30)));
+        // The last one only.
+        assert!(payload(&mut decoder, &part(2, 0, 32), first.len(), 0).is_err());
+        let second = part(2, 32, 48);
+        assert_eq!(payload(&mut decoder, &second[..24], second.len(), 0), Ok(((0..28).collect(), 12)));
+    }
+
+    #[test]
+    fn what_waits_too_long_is_given_up() {
+        let mut decoder = Decoder::default();
+        let (first, second) = (part(1, 0, 16), part(1, 16, 48));
+        assert!(payload(&mut decoder, &first, first.len(), 0).is_err());
+        assert_eq!(decoder.incomplete(), 1);
+        assert!(payload(&mut decoder, &second, second.len(), 31 * SECOND).is_err());
+        assert_eq!(decoder.incomplete(), 2);
+        assert_eq!(payload(&mut decoder, &first, first.len(), 32 * SECOND), Ok(expected()));
+        assert_eq!(decoder.incomplete(), 1);
+    }
+
+    #[test]
+    fn fragments_seen_twice_open_no_second_datagram() {
+        let mut decoder = Decoder::default();
+        let (first, second) = (part(1, 0, 16), part(1, 16, 48));
+        assert_eq!(last(&mut decoder, &[first.clone(), first.clone(), second.clone()]), Ok(expected()));
+        assert_eq!(payload(&mut decoder, &second, second.len(), 1000), Err(Undecoded::Fragment));
+        assert_eq!(decoder.incomplete(), 0);
+        // Later the same number is another datagram's.
+        assert!(payload(&mut decoder, &first, first.len(), 2 * SECOND).is_err());
+        assert_eq!(payload(&mut decoder, &second, second.len(), 2 * SECOND), Ok(expected()));
+    }
+
+    #[test]
+    fn waiting_fragments_stay_within_their_limits() {
+        let mut fragments = Fragments::default();
+        let mut whole = Vec::new();
+        let addresses = Addresses { src: [10, 0, 0, 1].into(), dst: [10, 0, 0, 2].into() };
+        let data = vec![0; 60_000];
+        for id in 0..10_000 {
+            let fragment = Fragment { id, offset: 8, more: true, protocol: 17 };
+            let size = if id < 5000 { data.len() } else { 8 };
+            let bytes = Bytes { data: &data[..size], cut: 0 };
+            assert_eq!(fragments.add(addresses, fragment, bytes, Timestamp(0), &mut whole), None);
+            assert!(fragments.cost <= MOST_BYTES && fragments.datagrams.len() <= MOST_DATAGRAMS);
+        }
+        assert_eq!(fragments.incomplete(), 10_000);
+        assert_eq!(fragments.datagrams.len(), MOST_DATAGRAMS);
+    }
+}

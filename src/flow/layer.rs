@@ -57,13 +57,11 @@ impl<'a> Bytes<'a> {
 
     /// What follows the first `n` bytes, of which not all need to be captured.
     pub(super) fn beyond(self, n: usize) -> Result<Self, Stop> {
-        match self.data.get(n..) {
-            Some(data) => Ok(Self { data, cut: self.cut }),
-            None => {
-                let cut = self.wire().checked_sub(n).ok_or(Stop::Malformed)?;
-                Ok(Self { data: &[], cut: cut as u32 })
-            }
+        if n <= self.data.len() {
+            return self.after(n);
         }
+        let cut = self.wire().checked_sub(n).ok_or(Stop::Malformed)?;
+        Ok(Self { data: &[], cut: cut as u32 })
     }
 
     /// The first `n` bytes on the wire: drops padding behind them. A length beyond the frame counts as its end.

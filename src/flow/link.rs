@@ -2,7 +2,7 @@
 //!
 //! Numbers are those of the tcpdump.org registry of link-layer header types, and IEEE `EtherTypes`.
 
-use super::layer::{Bytes, Layer, Passed, Stop};
+use super::layer::{Bytes, Inner, Layer, Passed, Stop};
 use super::tunnel;
 
 /// The most VLAN tags, MPLS labels and the like before the bytes count as malformed.
@@ -59,21 +59,26 @@ fn pass_other(layer: Layer, bytes: Bytes<'_>) -> Passed<'_> {
 
 /// IEEE 802.3: two addresses, then a type, or a length with LLC behind it.
 fn ethernet(bytes: Bytes<'_>) -> Passed<'_> {
-    type_or_length(bytes.u16(12)?, bytes.after(14)?)
+    Ok(type_or_length(bytes.u16(12)?, bytes.after(14)?))
 }
 
 /// A number up to 1500 is the length of an LLC frame, a larger one a type.
-fn type_or_length(number: u16, rest: Bytes<'_>) -> Passed<'_> {
-    if number <= 1500 { Ok((Layer::Llc, rest.trim(usize::from(number)))) } else { Ok((Layer::Type(number), rest)) }
+fn type_or_length(number: u16, rest: Bytes<'_>) -> Inner<'_> {
+    if number <= 1500 { (Layer::Llc, rest.trim(usize::from(number))) } else { (Layer::Type(number), rest) }
 }
 
 fn ethertype(kind: u16, bytes: Bytes<'_>) -> Passed<'_> {
     match kind {
         0x0800 | 0x86dd => Ok((Layer::Ip, bytes)),
         // IEEE 802.1Q, 802.1ad and what came before it.
-        0x8100 | 0x88a8 | 0x9100 | 0x9200 | 0x9300 => type_or_length(bytes.u16(2)?, bytes.after(4)?),
+        0x8100 | 0x88a8 | 0x9100 | 0x9200 | 0x9300 => Ok(type_or_length(bytes.u16(2)?, bytes.after(4)?)),
         // VN-Tag.
-        0x8926 => type_or_length(bytes.u16(4)?, bytes.after(6)?),
+        0x8926 => Ok(type_or_length(bytes.u16(4)?, bytes.after(6)?)),
+        // Cisco MetaData: a version, the number of options, options of four bytes, a type.
+        0x8909 => {
+            let options = usize::from(bytes.byte(1)?) * 4;
+            Ok(type_or_length(bytes.u16(2 + options)?, bytes.after(4 + options)?))
+        }
         // IEEE 802.1ah backbone bridges: a service tag, then the customer's frame.
         0x88e7 => Ok((Layer::Ethernet, bytes.after(4)?)),
         0x6558 => Ok((Layer::Ethernet, bytes)),
@@ -95,7 +100,9 @@ pub(super) fn mpls(bytes: Bytes<'_>) -> Passed<'_> {
             continue;
         }
         let inner = bytes.after(label * 4 + 4)?;
-        if is_ip(inner) {
+        // An Ethernet address may start like an IP header; the other way round takes a type and a second header.
+        let is_frame = matches!(inner.u16(12), Ok(0x0800 | 0x86dd)) && is_ip(inner.after(14)?);
+        if !is_frame && is_ip(inner) {
             return Ok((Layer::Ip, inner));
         }
         let with_control_word = inner.after(4)?;
@@ -109,14 +116,15 @@ pub(super) fn mpls(bytes: Bytes<'_>) -> Passed<'_> {
     Err(Stop::Malformed)
 }
 
-/// True if `bytes` may well start with an IP header: its version and lengths agree.
+/// True if `bytes` may well start with an IP header: its version and lengths agree. Lengths left to the network card
+/// do not: an Ethernet address would pass for such a header too easily.
 pub(super) fn is_ip(bytes: Bytes<'_>) -> bool {
     match bytes.byte(0) {
         Ok(first @ 0x45..=0x4f) => bytes.u16(2).is_ok_and(|length| {
             let length = usize::from(length);
             (usize::from(first & 15) * 4..=bytes.wire()).contains(&length)
         }),
-        Ok(0x60..=0x6f) => bytes.u16(4).is_ok_and(|length| usize::from(length) + 40 <= bytes.wire()),
+        Ok(0x60..=0x6f) => bytes.u16(4).is_ok_and(|length| (41..=bytes.wire()).contains(&(usize::from(length) + 40))),
         _ => false,
     }
 }
@@ -212,12 +220,11 @@ fn sll2(bytes: Bytes<'_>) -> Passed<'_> {
 
 fn cooked(hardware: u16, protocol: u16, rest: Bytes<'_>) -> Passed<'_> {
     match (hardware, protocol) {
-        // Netlink; the protocol is a netlink family.
-        (824, _) => Err(Stop::NotIp),
+        // Netlink, where the protocol is a netlink family; Novell's IPX without LLC.
+        (824, _) | (_, 0x0001) => Err(Stop::NotIp),
         // Monitor mode: the frame starts with its radiotap header.
         (803, _) => radiotap(rest),
-        // Novell's IPX without LLC, and 802.2.
-        (_, 0x0001) => Err(Stop::NotIp),
+        // IEEE 802.2.
         (_, 0x0004) => Ok((Layer::Llc, rest)),
         (_, kind) => Ok((Layer::Type(kind), rest)),
     }
@@ -231,9 +238,8 @@ fn nflog(bytes: Bytes<'_>) -> Passed<'_> {
     let mut at = 4;
     while at + 4 <= bytes.data.len() {
         let (length, kind) = (bytes.u16_le(at)?, bytes.u16_le(at + 2)?);
-        // Both are small.
-        let (length, kind) =
-            if kind & 0xff == 0 && kind != 0 { (length.swap_bytes(), kind.swap_bytes()) } else { (length, kind) };
+        // Kinds are small.
+        let (length, kind) = if kind > 0xff { (length.swap_bytes(), kind.swap_bytes()) } else { (length, kind) };
         let length = usize::from(length);
         if length < 4 {
             return Err(Stop::Malformed);
@@ -314,5 +320,122 @@ fn per_packet(bytes: Bytes<'_>) -> Option<Passed<'_>> {
         // Not itself again.
         Ok(rest) if link != 192 => open(link, rest),
         _ => Some(Err(Stop::Malformed)),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "a test that panics has failed")]
+mod tests {
+    use crate::flow::decode::tests::{decode, is_inner, not_ip};
+    use crate::flow::frames::{before, ethernet, inner, inner6};
+
+    const SNAP: &[u8] = &[0xaa, 0xaa, 3, 0, 0, 0, 8, 0];
+    const SNAP6: &[u8] = &[0xaa, 0xaa, 3, 0, 0, 0, 0x86, 0xdd];
+
+    #[test]
+    fn every_link_type_leads_to_ip() {
+        let sll = |hardware: u8, kind: u16| {
+            let mut head = vec![0, 0, 0, hardware, 0, 6, 2, 0, 0, 0, 0, 1, 0, 0];
+            head.extend(kind.to_be_bytes());
+            head
+        };
+        let sll2 = |kind: u16| {
+            let mut head = kind.to_be_bytes().to_vec();
+            head.extend([0, 0, 0, 0, 0, 3, 0, 1, 0, 6, 2, 0, 0, 0, 0, 1, 0, 0]);
+            head
+        };
+        let wireless = |control: u8, flags: u8, rest: usize| {
+            let mut head = vec![control, flags];
+            head.resize(24 + rest, 0);
+            head
+        };
+        let radiotap = |padded: u8, frame: &[u8]| {
+            // A time and flags, after a second word of the bitmap.
+            let mut head = vec![0, 0, 25, 0, 3, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0];
+            head.resize(24, 0);
+            head.push(padded);
+            before(&head, frame)
+        };
+        // The attribute of the packet comes after another one, in both byte orders of the host.
+        let size = inner().len() as u8 + 4;
+        let cases: Vec<(u32, &str, Vec<u8>)> = vec![
+            (1, "ethernet", ethernet(0x0800, &inner())),
+            (1, "ethernet, LLC", ethernet(8 + inner().len() as u16, &before(SNAP, &inner()))),
+            (1, "ethernet, LLC without SNAP", ethernet(3 + inner().len() as u16, &before(&[6, 6, 3], &inner()))),
+            (0, "null, little-endian", before(&[2, 0, 0, 0], &inner())),
+            (0, "null, big-endian", before(&[0, 0, 0, 2], &inner())),
+            (0, "null, IPv6 of Darwin", before(&[30, 0, 0, 0], &inner6())),
+            (108, "loop", before(&[0, 0, 0, 24], &inner6())),
+            (9, "ppp", before(&[0, 0x21], &inner())),
+            (9, "ppp with address", before(&[0xff, 3, 0, 0x57], &inner6())),
+            (9, "ppp, compressed", before(&[0x21], &inner())),
+            (50, "ppp in hdlc", before(&[0xff, 3, 0, 0x21], &inner())),
+            (50, "cisco in ppp", before(&[0x0f, 0, 8, 0], &inner())),
+            (204, "ppp with direction", before(&[1, 0xff, 3, 0, 0x21], &inner())),
+            (51, "pppoe", before(&[0x11, 0, 0, 7, 0, inner().len() as u8 + 2, 0, 0x21], &inner())),
+            (100, "llc on atm", before(SNAP, &inner())),
+            (104, "cisco hdlc", before(&[0x8f, 0, 0x86, 0xdd], &inner6())),
+            (105, "wireless", [wireless(0x08, 1, 0), SNAP.to_vec(), inner()].concat()),
+            (105, "wireless, four addresses", [wireless(0x08, 3, 6), SNAP.to_vec(), inner()].concat()),
+            (105, "wireless, priority", [wireless(0x88, 2, 2), SNAP6.to_vec(), inner6()].concat()),
+            (105, "wireless, high throughput", [wireless(0x88, 0x82, 6), SNAP.to_vec(), inner()].concat()),
+            (113, "sll", before(&sll(1, 0x0800), &inner())),
+            (113, "sll with a tag", before(&sll(1, 0x8100), &before(&[0, 5, 8, 0], &inner()))),
+            (113, "sll, LLC", before(&sll(1, 4), &before(SNAP, &inner()))),
+            (117, "pflog", before(&[[61, 2].to_vec(), vec![0; 62]].concat(), &inner())),
+            (127, "radiotap", radiotap(0, &[wireless(0x88, 1, 2), SNAP.to_vec(), inner()].concat())),
+            (127, "radiotap, padded", radiotap(0x20, &[wireless(0x88, 1, 4), SNAP.to_vec(), inner()].concat())),
+            (192, "ppi", before(&[0, 0, 8, 0, 1, 0, 0, 0], &ethernet(0x0800, &inner()))),
+            (239, "nflog", before(&[2, 0, 0, 0, 5, 0, 10, 0, b'x', 0, 0, 0, size, 0, 9, 0], &inner())),
+            (239, "nflog, big-endian", before(&[2, 0, 0, 0, 0, 5, 0, 10, b'x', 0, 0, 0, 0, size, 0, 9], &inner())),
+            (276, "sll2", before(&sll2(0x86dd), &inner6())),
+        ];
+        for (link, name, frame) in cases {
+            is_inner(name, link, &frame);
+        }
+        for link in [12, 14, 101, 228] {
+            is_inner("raw", link, &inner());
+        }
+        is_inner("raw", 229, &inner6());
+        assert!(decode(147, &inner(), |packet| assert_eq!(packet.err(), Some(crate::flow::decode::Undecoded::Link))));
+    }
+
+    #[test]
+    fn tags_and_labels_are_passed() {
+        let tag = [0, 5, 8, 0];
+        let label = [0, 1, 0x00, 64];
+        let bottom = [0, 1, 0x01, 64];
+        // Its address starts like IPv6.
+        let mut odd = ethernet(0x0800, &inner());
+        odd[0] = 0x60;
+        let cases: Vec<(&str, u16, Vec<u8>)> = vec![
+            ("802.1Q", 0x8100, before(&tag, &inner())),
+            ("802.1ad", 0x88a8, [[0, 5, 0x81, 0], tag].concat().into_iter().chain(inner()).collect()),
+            ("QinQ", 0x9100, [[0, 5, 0x81, 0], tag].concat().into_iter().chain(inner()).collect()),
+            ("802.1Q, LLC", 0x8100, [vec![0, 5, 0, 8 + inner().len() as u8], SNAP.to_vec(), inner()].concat()),
+            ("802.1ah", 0x88e7, before(&[0; 4], &ethernet(0x0800, &inner()))),
+            ("Cisco MetaData", 0x8909, before(&[1, 1, 0, 1, 0, 4, 8, 0], &inner())),
+            ("VN-Tag", 0x8926, before(&[0, 0, 0, 0, 8, 0], &inner())),
+            ("MPLS", 0x8847, [label.to_vec(), bottom.to_vec(), inner()].concat()),
+            ("MPLS, IPv6", 0x8848, before(&bottom, &inner6())),
+            ("MPLS, pseudowire", 0x8847, before(&bottom, &ethernet(0x0800, &inner()))),
+            ("MPLS, pseudowire, odd address", 0x8847, before(&bottom, &odd)),
+            ("MPLS, control word", 0x8847, [bottom.to_vec(), vec![0; 4], ethernet(0x86dd, &inner6())].concat()),
+            ("PPPoE", 0x8864, before(&[0x11, 0, 0, 7, 0, inner().len() as u8 + 2, 0, 0x21], &inner())),
+        ];
+        for (name, kind, payload) in cases {
+            is_inner(name, 1, &ethernet(kind, &payload));
+        }
+    }
+
+    #[test]
+    fn what_is_not_ip_is_counted_as_such() {
+        not_ip("ARP", 1, &ethernet(0x0806, &[0; 28]));
+        not_ip("spanning tree", 1, &ethernet(38, &[0x42; 46]));
+        not_ip("PPPoE discovery", 1, &ethernet(0x8863, &[0x11; 46]));
+        not_ip("PPP control", 9, &[0xc0, 0x21, 1, 1, 0, 4]);
+        not_ip("netlink", 113, &before(&[0, 4, 3, 56, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0], &inner()));
+        not_ip("encrypted wireless", 105, &before(&[0x08, 0x41], &[0; 60]));
+        not_ip("beacon", 105, &before(&[0x80, 0], &[0; 60]));
     }
 }

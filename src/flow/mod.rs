@@ -5,6 +5,8 @@
 
 pub mod decode;
 mod fragment;
+#[cfg(test)]
+mod frames;
 mod layer;
 mod link;
 mod packet;

@@ -85,11 +85,12 @@ fn gtp(bytes: Bytes<'_>) -> Passed<'_> {
     const MOST_EXTENSIONS: usize = 8;
     let [flags, message, a, b] = bytes.array(0)?;
     // Version 1, GTP rather than GTP', a user's packet.
-    if flags & 0xf0 != 0x30 || message != 0xff {
+    if flags & 0xf8 != 0x30 || message != 0xff {
         return Err(Stop::Malformed);
     }
     let bytes = bytes.trim(8 + usize::from(u16::from_be_bytes([a, b])));
-    if flags & 7 == 0 {
+    // Neither an extension header, a sequence number nor a fragment number.
+    if flags == 0x30 {
         return Ok((Layer::Ip, bytes.after(8)?));
     }
     let (mut at, mut next) = (12, bytes.byte(11)?);
@@ -160,4 +161,100 @@ pub(super) fn erspan(kind: u16, bytes: Bytes<'_>) -> Passed<'_> {
     // The last bit tells of a platform-specific header.
     let length = if bytes.byte(11)? & 1 != 0 { 20 } else { 12 };
     Ok((Layer::Ethernet, bytes.after(length)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::flow::decode::tests::{decode, is_inner, is_outer};
+    use crate::flow::frames::{before, ethernet, inner, inner6, ipv4, ipv6, udp};
+
+    fn frame() -> Vec<u8> {
+        ethernet(0x0800, &inner())
+    }
+
+    #[test]
+    fn ip_in_ip_leads_to_the_inner_packet() {
+        for (name, packet) in [
+            ("ipip", ipv4(4, 0, 0, &inner())),
+            ("6in4", ipv4(41, 0, 0, &inner6())),
+            ("4in6", ipv6(4, &inner())),
+            ("6in6", ipv6(41, &inner6())),
+            ("EtherIP", ipv4(97, 0, 0, &before(&[0x30, 0], &frame()))),
+            ("MPLS in IP", ipv4(137, 0, 0, &before(&[0, 1, 1, 64], &inner()))),
+            ("three deep", ipv4(4, 0, 0, &ipv6(41, &ipv6(4, &inner())))),
+        ] {
+            is_inner(name, 101, &packet);
+        }
+    }
+
+    #[test]
+    fn gre_leads_to_the_inner_packet() {
+        for (name, head, payload) in [
+            ("plain", vec![0, 0, 8, 0], inner()),
+            ("checksum, key, sequence", [vec![0xb0, 0, 8, 0], vec![9; 12]].concat(), inner()),
+            ("IPv6", vec![0x20, 0, 0x86, 0xdd, 0, 0, 0, 1], inner6()),
+            ("bridged", vec![0x20, 0, 0x65, 0x58, 0, 0, 0, 1], frame()),
+            ("MPLS", vec![0, 0, 0x88, 0x47, 0, 1, 1, 64], inner()),
+            ("ERSPAN I", vec![0, 0, 0x88, 0xbe], frame()),
+            ("ERSPAN II", [vec![0x10, 0, 0x88, 0xbe], vec![0; 4], vec![0x10; 8]].concat(), frame()),
+            ("ERSPAN III", [vec![0x10, 0, 0x22, 0xeb], vec![0; 4], vec![0x20; 12]].concat(), frame()),
+            ("ERSPAN III, subheader", [vec![0x10, 0, 0x22, 0xeb], vec![0; 4], vec![0x21; 20]].concat(), frame()),
+            ("PPTP", [vec![0x30, 0x81, 0x88, 0x0b], vec![0; 12], vec![0xff, 3, 0, 0x21]].concat(), inner()),
+            ("WCCP", vec![0, 0, 0x88, 0x3e], inner()),
+            ("WCCP 2", vec![0, 0, 0x88, 0x3e, 0, 0, 0, 0], inner()),
+            ("NSH", [vec![0, 0, 0x89, 0x4f], vec![0, 2, 1, 1, 0, 0, 1, 255]].concat(), inner()),
+        ] {
+            is_inner(name, 101, &ipv4(47, 0, 0, &before(&head, &payload)));
+        }
+    }
+
+    #[test]
+    fn tunnels_in_udp_lead_to_the_inner_packet() {
+        let gtp = |flags: u8, extra: &[u8]| {
+            let length = (extra.len() + inner().len()) as u8;
+            before(&[flags, 255, 0, length, 0, 0, 0, 1], extra)
+        };
+        for (name, port, head, payload) in [
+            ("VXLAN", 4789, vec![8, 0, 0, 0, 0, 0, 5, 0], frame()),
+            ("VXLAN of Linux", 8472, vec![8, 0, 0, 0, 0, 0, 5, 0], ethernet(0x86dd, &inner6())),
+            ("VXLAN with a group", 4789, vec![0x88, 0, 0, 9, 0, 0, 5, 0], frame()),
+            ("VXLAN-GPE", 4790, vec![0x0c, 0, 0, 1, 0, 0, 5, 0], inner()),
+            ("VXLAN-GPE, NSH", 4790, vec![0x0c, 0, 0, 4, 0, 0, 5, 0, 0, 2, 1, 3, 0, 0, 1, 255], frame()),
+            ("Geneve", 6081, [vec![2, 0, 0x65, 0x58, 0, 0, 5, 0], vec![1; 8]].concat(), frame()),
+            ("Geneve, IP", 6081, vec![0, 0, 8, 0, 0, 0, 5, 0], inner()),
+            ("GTP-U", 2152, gtp(0x30, &[]), inner()),
+            ("GTP-U, sequence", 2152, gtp(0x32, &[0, 9, 0, 0]), inner()),
+            ("GTP-U, extensions", 2152, gtp(0x34, &[0, 0, 0, 0x85, 1, 0, 9, 0x40, 1, 0, 0, 0]), inner()),
+            ("Teredo", 3544, vec![], inner6()),
+            ("Teredo, both headers", 3544, [vec![0, 1, 0, 0], vec![0; 9], vec![0; 8]].concat(), inner6()),
+            ("MPLS", 6635, vec![0, 1, 1, 64], inner()),
+        ] {
+            is_inner(name, 101, &ipv4(17, 0, 0, &udp(40_000, port, &before(&head, &payload))));
+        }
+    }
+
+    #[test]
+    fn a_port_alone_makes_no_tunnel() {
+        for port in [2152, 3544, 4789, 4790, 6081, 6635, 8472] {
+            for payload in [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n and more of it"[..], b"", &[8, 0, 0, 0], &[0; 40]] {
+                is_outer("no tunnel", &ipv4(17, 0, 0, &udp(40_000, port, payload)), Some(payload.len()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_tunnel_of_what_is_not_ip_stays_the_outer_packet() {
+        let arp = before(&[8, 0, 0, 0, 0, 0, 5, 0], &ethernet(0x0806, &[0; 28]));
+        is_outer("VXLAN of ARP", &ipv4(17, 0, 0, &udp(40_000, 4789, &arp)), Some(arp.len()));
+        is_outer("GRE keepalive", &ipv4(47, 0, 0, &[0; 4]), None);
+    }
+
+    #[test]
+    fn tunnels_without_end_do_not_recurse() {
+        let mut packet = inner();
+        for _ in 0..1000 {
+            packet = ipv4(4, 0, 0, &packet);
+        }
+        assert!(decode(101, &packet, |packet| assert!(packet.is_ok())));
+    }
 }
