@@ -106,15 +106,10 @@ impl Decoder {
         Err(Undecoded::Malformed)
     }
 
-    /// How many fragmented datagrams never became whole: given up, or still waiting.
+    /// Fragments whose datagram never became whole: given up, or still waiting.
     #[must_use]
     pub fn incomplete(&self) -> u64 {
         self.fragments.incomplete()
-    }
-
-    /// Fragments whose datagram never became whole, so far.
-    pub fn incomplete(&self) -> u64 {
-        0
     }
 }
 

@@ -72,6 +72,8 @@ struct Datagram {
     /// Its length, once the last fragment came.
     total: Option<u32>,
     protocol: u8,
+    /// How many fragments of it came.
+    fragments: u64,
     /// What it counts against [`MOST_BYTES`].
     cost: usize,
 }
@@ -83,7 +85,9 @@ pub(super) struct Fragments {
     /// Oldest first.
     ages: VecDeque<(Key, Timestamp)>,
     cost: usize,
+    /// Fragments of datagrams that may yet become whole.
     waiting: u64,
+    /// Fragments of datagrams that no longer can.
     given_up: u64,
 }
 
@@ -108,6 +112,7 @@ impl Fragments {
         let start = fragment.offset;
         let end = start.saturating_add(bytes.wire() as u32);
         if end > LONGEST || bytes.wire() == 0 {
+            self.given_up += 1;
             return None;
         }
         if let Some(done) = self.datagrams.get(&key).and_then(|datagram| datagram.done) {
@@ -116,13 +121,14 @@ impl Fragments {
             }
             self.datagrams.remove(&key);
         }
-        let Self { datagrams, ages, waiting, .. } = self;
+        let Self { datagrams, ages, .. } = self;
         let datagram = datagrams.entry(key).or_insert_with(|| {
             ages.push_back((key, time));
-            *waiting += 1;
             let protocol = fragment.protocol;
-            Datagram { since: time, done: None, pieces: Vec::new(), total: None, protocol, cost: 0 }
+            Datagram { since: time, done: None, pieces: Vec::new(), total: None, protocol, fragments: 0, cost: 0 }
         });
+        datagram.fragments += 1;
+        self.waiting += 1;
         if start == 0 {
             datagram.protocol = fragment.protocol;
         }
@@ -140,7 +146,7 @@ impl Fragments {
         datagram.assemble(total, whole);
         let protocol = datagram.protocol;
         self.cost -= datagram.cost;
-        self.waiting -= 1;
+        self.waiting -= datagram.fragments;
         datagram.cost = 0;
         datagram.pieces = Vec::new();
         datagram.done = Some(time);
@@ -173,8 +179,8 @@ impl Fragments {
         let Some(datagram) = self.datagrams.remove(&key) else { return };
         if datagram.done.is_none() {
             self.cost -= datagram.cost;
-            self.waiting -= 1;
-            self.given_up += 1;
+            self.waiting -= datagram.fragments;
+            self.given_up += datagram.fragments;
         }
     }
 }
