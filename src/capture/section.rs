@@ -254,7 +254,7 @@ impl Sections {
         Some(Note::Statistics { interface: global, received: None, dropped: Some(clock.dropped) })
     }
 
-    fn statistics<B: ByteOrder>(&self, body: &Body<'_, B>) -> Option<Note> {
+    fn statistics<B: ByteOrder>(&mut self, body: &Body<'_, B>) -> Option<Note> {
         let interface = body.u32(0).filter(|interface| (*interface as usize) < self.clocks.len())?;
         let (mut received, mut dropped) = (None, None::<u64>);
         for (code, value) in body.options(12) {
@@ -264,6 +264,10 @@ impl Sections {
                 (5 | 7, Some(packets)) => dropped = Some(dropped.unwrap_or(0).saturating_add(packets)),
                 _ => {}
             }
+        }
+        // Packets' drop counts go on from here.
+        if let (Some(clock), Some(dropped)) = (self.clocks.get_mut(interface as usize), dropped) {
+            clock.dropped = dropped;
         }
         Some(Note::Statistics { interface: self.global(interface), received, dropped })
     }
@@ -580,8 +584,8 @@ pub(super) mod tests {
                 Note::Hello(r#"{"v":1}"#.into()),
                 Note::Flushed { from: 9, count: 4 },
                 Note::End(r#"{"next":13,"why":"é"}"#.into()),
-                lost(2),
-                lost(5),
+                lost(11),
+                lost(14),
             ]
         );
     }
