@@ -11,6 +11,7 @@ mod driver;
 mod icmp;
 mod message;
 mod pair;
+mod quic;
 pub mod text;
 pub mod tls;
 
@@ -23,7 +24,7 @@ use crate::entry::Direction;
 
 /// Every protocol, sorted by name. This and its `mod` line are all that a new dissector adds here.
 pub static PROTOCOLS: &[&Protocol] =
-    &[&dns::PROTOCOL, &icmp::PROTOCOL, &dns::llmnr::PROTOCOL, &dns::mdns::PROTOCOL, &tls::PROTOCOL];
+    &[&dns::PROTOCOL, &icmp::PROTOCOL, &dns::llmnr::PROTOCOL, &dns::mdns::PROTOCOL, &quic::PROTOCOL, &tls::PROTOCOL];
 
 /// The protocol of that name.
 #[must_use]

@@ -15,7 +15,8 @@ use super::{Cursor, Cx, Dissector, Malformed, Message, Probe, Progress, Protocol
 use crate::entry::{Direction, Text, Timestamp, Value};
 use extensions::version;
 use handshake::{ClientHello, ServerHello, kind};
-use record::{Alert, Content, Header};
+pub(super) use record::Alert;
+use record::{Content, Header};
 
 pub static PROTOCOL: Protocol = Protocol {
     name: "tls",

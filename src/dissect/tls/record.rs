@@ -54,7 +54,7 @@ impl Header {
 
 /// An alert that is not encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Alert {
+pub(in crate::dissect) struct Alert {
     pub fatal: bool,
     pub description: u8,
 }
