@@ -55,7 +55,7 @@ struct Connection {
     client: Crypto,
     /// When its first packet was captured, and in which frame.
     since: (Timestamp, u64),
-    /// The server asked for proof of the client's address.
+    /// The server asked for proof of the client's address, or for another version.
     retried: bool,
     bytes: u64,
     stage: Stage,
@@ -161,6 +161,11 @@ fn message(bytes: &[u8], wanted: u8) -> Option<&[u8]> {
     if kind == wanted { cursor.take(length as usize).ok() } else { None }
 }
 
+/// True if the server offers other versions (RFC 9000 section 17.2.1).
+fn is_version_negotiation(datagram: &[u8]) -> bool {
+    matches!(datagram, [0x80..=0xff, 0, 0, 0, 0, ..])
+}
+
 /// Why the server gave up, with the alert of TLS if it is one (RFC 9001 section 4.8).
 fn refusal(code: u64, reason: &[u8]) -> Text {
     let what = match code {
@@ -223,7 +228,8 @@ impl Quic {
 
     fn server(&mut self, datagram: &[u8], cx: &mut Cx<'_>) {
         let Some(connection) = &mut self.connection else { return };
-        connection.retried |= Packet::all(datagram).any(|packet| packet.kind == Kind::Retry);
+        connection.retried |=
+            is_version_negotiation(datagram) || Packet::all(datagram).any(|packet| packet.kind == Kind::Retry);
         if let Stage::Asked(..) = connection.stage
             && let Stage::Asked(request, alpn) = std::mem::replace(&mut connection.stage, Stage::Answered)
         {
