@@ -4,7 +4,7 @@ use super::packet::{counted, varint};
 use crate::dissect::{Cursor, Short};
 
 /// The most handshake bytes of one side that are put together: a `ClientHello` with post-quantum key shares has some 2 kB.
-const MAX_CRYPTO: usize = 64 << 10;
+const MAX_CRYPTO: usize = 16 << 10;
 /// The most pieces with holes between them.
 const MAX_PIECES: usize = 64;
 

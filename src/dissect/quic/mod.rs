@@ -8,6 +8,7 @@
 mod frame;
 mod initial;
 mod packet;
+mod parameters;
 
 use super::tls::Alert;
 use super::tls::extensions::version;
@@ -104,11 +105,13 @@ impl Connection {
         request.bytes = self.bytes;
         if cx.detail() {
             let tls = hello.decode('q');
+            let parameters = parameters::EXTENSIONS.iter().find_map(|kind| hello.extensions.get(*kind));
             request.detail = crate::fields! {
                 "version" => packet.version.name(),
                 "destination_connection_id" => text::hex(&self.dcid),
                 "source_connection_id" => text::hex(packet.scid),
                 "token_length" => packet.token.len(),
+                "transport_parameters" => parameters.map(parameters::decode),
                 "client_hello" => tls,
             };
         }

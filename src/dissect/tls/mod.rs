@@ -30,7 +30,7 @@ pub static PROTOCOL: Protocol = Protocol {
 };
 
 /// The longest handshake message that is put together from several records: a long chain of certificates fits.
-const MAX_HANDSHAKE: usize = 256 << 10;
+const MAX_HANDSHAKE: usize = 64 << 10;
 /// The most certificates of one chain that are decoded.
 const MAX_CERTIFICATES: usize = 10;
 /// Pairs the two halves of a row: there is one a connection.
@@ -192,28 +192,31 @@ impl Tls {
         let side = self.side(direction);
         let since = *side.since.get_or_insert((cx.time(), cx.packet()));
         let mut partial = std::mem::take(&mut side.partial);
-        let bytes = if partial.is_empty() {
-            payload
-        } else {
+        let waited = !partial.is_empty();
+        if waited {
             partial.extend_from_slice(payload);
-            &partial
-        };
-        let mut cursor = Cursor::new(bytes);
+        }
+        let mut cursor = Cursor::new(if waited { &partial } else { payload });
         let mut whole = cursor;
         while let Ok(first) = cursor.u8()
             && let Ok(length) = cursor.u24()
         {
             if length as usize > MAX_HANDSHAKE {
-                return Err(Malformed("a handshake message longer than 256 KiB"));
+                return Err(Malformed("a handshake message longer than 64 KiB"));
             }
             let Ok(body) = cursor.take(length as usize) else { break };
             whole = cursor;
             self.message(direction, first, body, since, cx);
         }
-        let rest = whole.rest();
+        let (done, rest) = (whole.position(), whole.rest());
+        let more = !rest.is_empty();
+        if !waited || done > 0 {
+            // While a message grows it is not copied, lest many short records cost the square of their number.
+            partial = rest.to_vec();
+        }
         let side = self.side(direction);
-        side.since = (!rest.is_empty()).then_some(since);
-        side.partial = rest.to_vec();
+        side.since = more.then_some(if done > 0 { (cx.time(), cx.packet()) } else { since });
+        side.partial = partial;
         Ok(())
     }
 
