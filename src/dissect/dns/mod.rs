@@ -76,7 +76,9 @@ fn probe(probe: &Probe<'_>) -> Verdict {
 fn plausible(message: &[u8], direction: Direction, kind: Kind, hinted: bool, cut: bool) -> Verdict {
     let mut cursor = Cursor::new(message);
     let Ok(header) = Header::parse(&mut cursor) else {
-        return if cut { Verdict::More } else { Verdict::No };
+        // The flags tell early that it is something else, so that detection need not wait for more.
+        let response = message.get(2).is_none_or(|flags| (flags & 0x80 != 0) == (direction == Direction::ToClient));
+        return if cut && response { Verdict::More } else { Verdict::No };
     };
     if header.is_response() != (direction == Direction::ToClient) || !header.is_sane(kind, hinted) {
         return Verdict::No;
@@ -438,6 +440,7 @@ mod tests {
         let framed = [b"\0\x15", QUERY].concat();
         assert_eq!(verdict(Transport::Tcp, 40_000, &framed), Verdict::Yes);
         assert_eq!(verdict(Transport::Tcp, 40_000, &framed[..9]), Verdict::More);
+        assert_eq!(verdict(Transport::Tcp, 40_000, b"\x01\x00\x12\x34\x81"), Verdict::No);
     }
 
     #[test]
