@@ -11,7 +11,9 @@ mod driver;
 mod icmp;
 mod message;
 mod pair;
+mod quic;
 pub mod text;
+pub mod tls;
 
 pub use cursor::{Cursor, Short};
 pub use driver::{Delivery, Driver, Outcome, is_server_port};
@@ -21,7 +23,8 @@ pub use pair::{Ends, Pairer};
 use crate::entry::Direction;
 
 /// Every protocol, sorted by name. This and its `mod` line are all that a new dissector adds here.
-pub static PROTOCOLS: &[&Protocol] = &[&dns::PROTOCOL, &icmp::PROTOCOL, &dns::llmnr::PROTOCOL, &dns::mdns::PROTOCOL];
+pub static PROTOCOLS: &[&Protocol] =
+    &[&dns::PROTOCOL, &icmp::PROTOCOL, &dns::llmnr::PROTOCOL, &dns::mdns::PROTOCOL, &quic::PROTOCOL, &tls::PROTOCOL];
 
 /// The protocol of that name.
 #[must_use]

@@ -1,7 +1,7 @@
 //! Multicast DNS (RFC 6762): nobody waits for a certain answer, so each message is a row of its own.
 
-use super::{Dns, Kind, plausible};
-use crate::dissect::{Probe, Protocol, Transport, Verdict};
+use super::{Dns, Header, Kind, plausible};
+use crate::dissect::{Cursor, Probe, Protocol, Transport, Verdict};
 
 pub static PROTOCOL: Protocol = Protocol {
     name: "mdns",
@@ -15,7 +15,7 @@ pub static PROTOCOL: Protocol = Protocol {
 };
 
 fn probe(probe: &Probe<'_>) -> Verdict {
-    if !PROTOCOL.ports.contains(&probe.port) {
+    if !is_meant(probe) {
         return Verdict::No;
     }
     // Both sides use the same port, so who is the client does not show in the direction.
@@ -26,4 +26,13 @@ fn probe(probe: &Probe<'_>) -> Verdict {
         true,
         false,
     ))
+}
+
+/// True if the port is this protocol's, and the message does not ask for recursion under an id of its own: some resolvers
+/// of clusters listen on this port too.
+pub(super) fn is_meant(probe: &Probe<'_>) -> bool {
+    let recursive = |header: Header| header.flag(0x0100) && header.id != 0;
+    probe.transport == Transport::Udp
+        && PROTOCOL.ports.contains(&probe.port)
+        && !Header::parse(&mut Cursor::new(probe.data)).is_ok_and(recursive)
 }

@@ -11,6 +11,8 @@ mod name;
 mod record;
 mod types;
 
+use std::collections::VecDeque;
+
 use super::{Cursor, Cx, Dissector, Malformed, Message, Probe, Progress, Protocol, Role, Transport, Verdict};
 use crate::entry::{Direction, Text, Value};
 use crate::fields;
@@ -29,8 +31,10 @@ pub static PROTOCOL: Protocol = Protocol {
 
 /// Bytes of a message's header.
 const HEADER: usize = 12;
-/// The most questions that detection believes in: more than one is unusual even in mDNS.
+/// The most questions of a unicast message that detection believes in: more than one is unusual.
 const MAX_QUESTIONS: u16 = 16;
+/// How many questions are remembered for answers that do not repeat theirs.
+const MAX_RECENT: usize = 8;
 /// Set in the id that pairs messages, so that it is never the 0 that means "in order".
 const ID: u64 = 1 << 16;
 
@@ -43,7 +47,7 @@ enum Kind {
 }
 
 fn probe(probe: &Probe<'_>) -> Verdict {
-    if mdns::PROTOCOL.ports.contains(&probe.port) || llmnr::PROTOCOL.ports.contains(&probe.port) {
+    if mdns::is_meant(probe) || llmnr::PROTOCOL.ports.contains(&probe.port) {
         return Verdict::No;
     }
     let hinted = PROTOCOL.ports.contains(&probe.port);
@@ -72,7 +76,9 @@ fn probe(probe: &Probe<'_>) -> Verdict {
 fn plausible(message: &[u8], direction: Direction, kind: Kind, hinted: bool, cut: bool) -> Verdict {
     let mut cursor = Cursor::new(message);
     let Ok(header) = Header::parse(&mut cursor) else {
-        return if cut { Verdict::More } else { Verdict::No };
+        // The flags tell early that it is something else, so that detection need not wait for more.
+        let response = message.get(2).is_none_or(|flags| (flags & 0x80 != 0) == (direction == Direction::ToClient));
+        return if cut && response { Verdict::More } else { Verdict::No };
     };
     if header.is_response() != (direction == Direction::ToClient) || !header.is_sane(kind, hinted) {
         return Verdict::No;
@@ -108,13 +114,15 @@ fn is_netbios(name: &[u8]) -> bool {
 
 struct Dns {
     kind: Kind,
+    /// Ids of the last queries with the hashes of their questions, the newest last.
+    recent: VecDeque<(u16, u32)>,
     /// The id of a zone transfer on this connection, and whether its first answer was seen.
     transfer: Option<(u16, bool)>,
 }
 
 impl Dns {
     fn new(kind: Kind) -> Self {
-        Self { kind, transfer: None }
+        Self { kind, recent: VecDeque::new(), transfer: None }
     }
 
     /// One whole message.
@@ -138,7 +146,7 @@ impl Dns {
             (_, true) => Role::Response,
         };
         let mut message = Message::new(role, direction, cx);
-        message.id = ID | u64::from(header.id);
+        message.id = self.pairing_id(&header, kind.map(|kind| hash(kind, &name)));
         message.operation = match kind {
             Some(kind) => type_name(kind),
             None if header.opcode() == 0 => Text::Borrowed(""),
@@ -165,6 +173,23 @@ impl Dns {
         Ok(())
     }
 
+    /// What pairs messages: the id, and the question, since an id comes again while an older query is still unanswered.
+    fn pairing_id(&mut self, header: &Header, question: Option<u32>) -> u64 {
+        let hash = match question {
+            Some(hash) if header.is_response() => hash,
+            Some(hash) => {
+                if self.recent.len() >= MAX_RECENT {
+                    self.recent.pop_front();
+                }
+                self.recent.push_back((header.id, hash));
+                hash
+            }
+            // Many errors come without the question.
+            None => self.recent.iter().rev().find(|(id, _)| *id == header.id).map_or(0, |(_, hash)| *hash),
+        };
+        u64::from(hash) << 32 | ID | u64::from(header.id)
+    }
+
     /// Type and name of what the message is about: its first question or, for an answer of mDNS, its first record.
     fn subject<'a>(
         &self,
@@ -185,6 +210,12 @@ impl Dns {
         let name = name::parse(&mut cursor, bytes)?;
         Ok((Some(cursor.u16()?), name))
     }
+}
+
+/// A hash of a question (FNV-1a); servers may answer in other letters' cases.
+fn hash(kind: u16, name: &str) -> u32 {
+    let bytes = name.bytes().map(|byte| byte.to_ascii_lowercase()).chain(kind.to_be_bytes());
+    bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 impl Dissector for Dns {
@@ -277,12 +308,13 @@ impl Header {
     /// True if the fields make sense together; more is let pass on the usual port.
     fn is_sane(&self, kind: Kind, hinted: bool) -> bool {
         let reserved = self.flags & 0x0040 != 0;
-        if self.questions > MAX_QUESTIONS || !matches!(self.opcode(), 0..=2 | 4..=6) {
+        if !matches!(self.opcode(), 0..=2 | 4..=6) {
             return false;
         }
         match kind {
             // LLMNR and mDNS use the bits otherwise; their ports are proof enough of that.
             Kind::Multicast | Kind::LinkLocal => return true,
+            Kind::Unicast if self.questions > MAX_QUESTIONS => return false,
             Kind::Unicast if !hinted && (reserved || self.questions > 1) => return false,
             Kind::Unicast => {}
         }
@@ -408,6 +440,7 @@ mod tests {
         let framed = [b"\0\x15", QUERY].concat();
         assert_eq!(verdict(Transport::Tcp, 40_000, &framed), Verdict::Yes);
         assert_eq!(verdict(Transport::Tcp, 40_000, &framed[..9]), Verdict::More);
+        assert_eq!(verdict(Transport::Tcp, 40_000, b"\x01\x00\x12\x34\x81"), Verdict::No);
     }
 
     #[test]
@@ -417,6 +450,20 @@ mod tests {
         assert_eq!(verdict(Transport::Udp, 40_000, &[QUERY, b"x"].concat()), Verdict::No);
         let netbios = [b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x20".as_slice(), &[b'C'; 32], b"\0\0\x20\0\x01"].concat();
         assert_eq!(verdict(Transport::Udp, 137, &netbios), Verdict::No);
+    }
+
+    #[test]
+    fn noise_is_not() {
+        let mut state = 1u64;
+        let mut byte = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        for _ in 0..100_000 {
+            let datagram: Vec<u8> = (0..12 + byte() % 64).map(|_| byte()).collect();
+            assert_eq!(verdict(Transport::Udp, 40_000, &datagram), Verdict::No);
+            assert_ne!(verdict(Transport::Udp, 53, &datagram), Verdict::Yes, "{datagram:02x?}");
+        }
     }
 
     #[test]
