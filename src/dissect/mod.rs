@@ -8,6 +8,9 @@ mod cursor;
 mod detect;
 mod dns;
 mod driver;
+mod graphql;
+mod http;
+mod http1;
 mod icmp;
 mod message;
 mod pair;
@@ -21,7 +24,8 @@ pub use pair::{Ends, Pairer};
 use crate::entry::Direction;
 
 /// Every protocol, sorted by name. This and its `mod` line are all that a new dissector adds here.
-pub static PROTOCOLS: &[&Protocol] = &[&dns::PROTOCOL, &icmp::PROTOCOL, &dns::llmnr::PROTOCOL, &dns::mdns::PROTOCOL];
+pub static PROTOCOLS: &[&Protocol] =
+    &[&dns::PROTOCOL, &http1::PROTOCOL, &icmp::PROTOCOL, &dns::llmnr::PROTOCOL, &dns::mdns::PROTOCOL];
 
 /// The protocol of that name.
 #[must_use]
