@@ -30,6 +30,8 @@ pub static PROTOCOL: Protocol = Protocol {
 const MAX_HEAD: usize = 256 * 1024;
 /// A request line without its end is believed from this length on.
 const LONG_LINE: usize = 2048;
+/// How a response begins.
+const NEXT_HEAD: &[u8] = b"HTTP/1.";
 /// The most requests that wait for their responses.
 const MAX_ASKED: usize = 16_384;
 
@@ -48,6 +50,7 @@ fn probe_request(data: &[u8]) -> Verdict {
         let found = matches!(head::start_line(line), Some((Start::Request { .. }, _)));
         return if found { Verdict::Yes } else { Verdict::No };
     }
+    let data = data.strip_suffix(b"\r").unwrap_or(data);
     let method = data.iter().take_while(|byte| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_')).count();
     match data.get(method..) {
         Some([]) if method <= 32 => Verdict::More,
@@ -298,12 +301,15 @@ impl Http1 {
                 side.open = None;
                 return Ok(Progress::Consumed(left));
             }
-            // It answers a HEAD that is not in the capture.
-            (Body::Length { .. }, Some(draft))
-                if draft.size == 0 && asked.is_none() && bytes.starts_with(b"HTTP/1.") =>
-            {
-                self.finish(direction, cx);
-                return self.head(direction, bytes, cx);
+            // It may answer a HEAD that is not in the capture.
+            (Body::Length { .. }, Some(draft)) if draft.size == 0 && asked.is_none() => {
+                if bytes.starts_with(NEXT_HEAD) {
+                    self.finish(direction, cx);
+                    return self.head(direction, bytes, cx);
+                }
+                if NEXT_HEAD.starts_with(bytes) {
+                    return Ok(Progress::Need(1));
+                }
             }
             _ => {}
         }
@@ -444,7 +450,7 @@ mod tests {
     fn requests_are_told_from_what_looks_like_them() {
         for yes in ["GET / HTTP/1.1\r\n", "\r\nM-SEARCH * HTTP/1.1\r\n", "CONNECT a:443 HTTP/1.0\nx"] {
             assert_eq!(probe_request(yes.as_bytes()), Verdict::Yes, "{yes}");
-            for cut in 1..yes.trim_end_matches(['x', '\n']).len() {
+            for cut in 1..yes.trim_end_matches('x').len() {
                 assert_eq!(probe_request(yes.get(..cut).unwrap_or("").as_bytes()), Verdict::More, "{yes} cut at {cut}");
             }
         }
