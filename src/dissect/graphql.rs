@@ -176,8 +176,9 @@ fn percent_decoded(value: &str) -> Cow<'_, str> {
 fn document_operations(document: &str) -> Option<Vec<(&'static str, &str)>> {
     let mut scanner = Scanner { rest: document };
     let mut operations = Vec::new();
-    while let Some(token) = scanner.token()? {
-        let kind = match token {
+    loop {
+        let kind = match scanner.token()? {
+            "" => return Some(operations),
             "{" => {
                 scanner.selection()?;
                 operations.push(("query", ""));
@@ -189,11 +190,11 @@ fn document_operations(document: &str) -> Option<Vec<(&'static str, &str)>> {
             "fragment" => "",
             _ => return None,
         };
-        let mut next = scanner.token()??;
+        let mut next = scanner.token()?;
         let mut name = "";
         if is_name(next) {
             name = next;
-            next = scanner.token()??;
+            next = scanner.token()?;
         }
         // Variables, a type condition, directives: whatever stands before the selection.
         while next != "{" {
@@ -203,14 +204,13 @@ fn document_operations(document: &str) -> Option<Vec<(&'static str, &str)>> {
                 _ if is_name(next) => {}
                 _ => return None,
             }
-            next = scanner.token()??;
+            next = scanner.token()?;
         }
         scanner.selection()?;
         if !kind.is_empty() {
             operations.push((kind, name));
         }
     }
-    Some(operations)
 }
 
 fn is_name(token: &str) -> bool {
@@ -223,15 +223,15 @@ struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    /// The next token, `Some(None)` at the end, `None` if what stands there is no token. Strings come as `"`.
-    fn token(&mut self) -> Option<Option<&'a str>> {
+    /// The next token, empty at the end; `None` if what stands there is no token. Strings come as `"`.
+    fn token(&mut self) -> Option<&'a str> {
         loop {
             self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r', ',', '\u{feff}']);
             let Some(comment) = self.rest.strip_prefix('#') else { break };
             self.rest = comment.find(['\n', '\r']).and_then(|end| comment.get(end..)).unwrap_or("");
         }
         let rest = self.rest;
-        let Some(first) = rest.chars().next() else { return Some(None) };
+        let Some(first) = rest.chars().next() else { return Some("") };
         let len = match first {
             '"' => string_len(rest)?,
             '.' => rest.starts_with("...").then_some(3)?,
@@ -247,12 +247,12 @@ impl<'a> Scanner<'a> {
         };
         let (token, rest) = rest.split_at_checked(len)?;
         self.rest = rest;
-        Some(Some(if first == '"' { "\"" } else { token }))
+        Some(if first == '"' { "\"" } else { token })
     }
 
     /// Passes over a selection whose opening brace was read. An empty one is none.
     fn selection(&mut self) -> Option<()> {
-        let empty = Scanner { rest: self.rest }.token()?? == "}";
+        let empty = Scanner { rest: self.rest }.token()? == "}";
         if empty { None } else { self.brackets("{") }
     }
 
@@ -265,9 +265,9 @@ impl<'a> Scanner<'a> {
         };
         let mut expected = vec![closing(open)];
         while let Some(&close) = expected.last() {
-            match self.token()?? {
+            match self.token()? {
                 token @ ("(" | "[" | "{") if expected.len() < MAX_DEPTH => expected.push(closing(token)),
-                "(" | "[" | "{" => return None,
+                "" | "(" | "[" | "{" => return None,
                 token @ (")" | "]" | "}") => {
                     if token != close {
                         return None;

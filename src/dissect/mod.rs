@@ -15,6 +15,7 @@ mod icmp;
 mod message;
 mod pair;
 pub mod text;
+mod websocket;
 
 pub use cursor::{Cursor, Short};
 pub use driver::{Delivery, Driver, Outcome, is_server_port};
@@ -24,8 +25,14 @@ pub use pair::{Ends, Pairer};
 use crate::entry::Direction;
 
 /// Every protocol, sorted by name. This and its `mod` line are all that a new dissector adds here.
-pub static PROTOCOLS: &[&Protocol] =
-    &[&dns::PROTOCOL, &http1::PROTOCOL, &icmp::PROTOCOL, &dns::llmnr::PROTOCOL, &dns::mdns::PROTOCOL];
+pub static PROTOCOLS: &[&Protocol] = &[
+    &dns::PROTOCOL,
+    &http1::PROTOCOL,
+    &icmp::PROTOCOL,
+    &dns::llmnr::PROTOCOL,
+    &dns::mdns::PROTOCOL,
+    &websocket::PROTOCOL,
+];
 
 /// The protocol of that name.
 #[must_use]

@@ -53,7 +53,9 @@ fn undo(name: &[u8], bytes: &[u8], limit: usize) -> Option<Decoded> {
 
 /// Compression method 8 and a header that is a multiple of 31 (RFC 1950 section 2.2).
 fn is_zlib(bytes: &[u8]) -> bool {
-    bytes.first_chunk().is_some_and(|head: &[u8; 2]| head[0] & 0x0f == 8 && u16::from_be_bytes(*head) % 31 == 0)
+    bytes
+        .first_chunk()
+        .is_some_and(|head: &[u8; 2]| head[0] & 0x0f == 8 && u16::from_be_bytes(*head).is_multiple_of(31))
 }
 
 /// Reads to the end, the limit or the first fault; `None` if not one byte came.

@@ -16,7 +16,7 @@ pub(super) enum Start<'a> {
 }
 
 /// The first line and the fields.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Head<'a> {
     pub start: Start<'a>,
     /// The two digits of the version, as `1.1`.
@@ -88,7 +88,7 @@ fn split_line(bytes: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// The fields of a head or trailer, read one by one: name, and value with the line breaks of a folded one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Fields<'a>(pub &'a [u8]);
 
 impl<'a> Iterator for Fields<'a> {

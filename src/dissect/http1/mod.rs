@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use self::body::{Body, Step};
 use self::head::{Start, unfold};
 use super::http::{self, Draft, Media};
-use super::{Cx, Dissector, Malformed, Probe, Progress, Protocol, Recover, Switch, Transport, Verdict};
+use super::{Cx, Dissector, Malformed, Probe, Progress, Protocol, Recover, Switch, Transport, Verdict, websocket};
 use crate::entry::{Direction, Text};
 
 pub static PROTOCOL: Protocol = Protocol {
@@ -126,6 +126,8 @@ struct Framing<'a> {
     coded: bool,
     chunked: bool,
     upgrade: Option<&'a [u8]>,
+    /// WebSocket's, as negotiated.
+    extensions: &'a [u8],
 }
 
 impl<'a> Framing<'a> {
@@ -141,6 +143,8 @@ impl<'a> Framing<'a> {
             self.chunked = last.eq_ignore_ascii_case(b"chunked");
         } else if name.eq_ignore_ascii_case(b"upgrade") {
             self.upgrade = Some(value);
+        } else if name.eq_ignore_ascii_case(b"sec-websocket-extensions") {
+            self.extensions = value;
         }
     }
 
@@ -274,8 +278,10 @@ impl Http1 {
                 let asked = self.asked.pop_front_if(|asked| asked.by != direction);
                 self.side(direction.reverse()).held = false;
                 if code == 101 {
-                    draft.answer(asked.as_ref().map_or(1, |asked| asked.rows), cx);
-                    return Ok(Progress::Switch(len, Switch::Detect));
+                    let rows = asked.as_ref().map_or(1, |asked| asked.rows);
+                    draft.answer(rows, cx);
+                    let target = asked.and_then(|asked| asked.upgrade).unwrap_or_default();
+                    return Ok(Progress::Switch(len, upgraded(&framing, target)));
                 }
                 if asked.as_ref().is_some_and(|asked| asked.connect) && (200..300).contains(&code) {
                     draft.emit(cx);
@@ -424,10 +430,20 @@ impl Http1 {
     }
 }
 
+/// What follows a 101 response.
+fn upgraded(framing: &Framing<'_>, target: String) -> Switch {
+    match framing.upgrade {
+        Some(name) if name.eq_ignore_ascii_case(b"websocket") => {
+            Switch::To(&websocket::PROTOCOL, websocket::after_upgrade(target, framing.extensions))
+        }
+        _ => Switch::Detect,
+    }
+}
+
 /// Gives the head's fields to the message, and tells what they say of its framing.
 fn fields<'a>(head: &head::Head<'a>, draft: &mut Draft, cx: &Cx<'_>) -> Framing<'a> {
     let mut framing = Framing::default();
-    for (name, value) in head.fields {
+    for (name, value) in head.fields.clone() {
         framing.field(name, value);
         draft.field(name, &unfold(value), cx);
     }
