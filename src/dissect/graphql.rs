@@ -10,7 +10,20 @@ use memchr::memchr2_iter;
 use serde_json::Value as Json;
 
 use super::http::Media;
+use super::{Protocol, Transport, Verdict, http1};
 use crate::entry::{Text, Value};
+
+/// Found within HTTP only: it has no bytes of its own.
+pub static PROTOCOL: Protocol = Protocol {
+    name: NAME,
+    title: "GraphQL",
+    transport: Transport::Tcp,
+    ports: &[],
+    probe: |_| Verdict::No,
+    new: http1::PROTOCOL.new,
+    repeats: false,
+    spec: "https://spec.graphql.org/September2025/",
+};
 
 /// The name in rows.
 pub const NAME: &str = "graphql";

@@ -9,8 +9,10 @@ mod detect;
 mod dns;
 mod driver;
 mod graphql;
+mod grpc;
 mod http;
 mod http1;
+mod http2;
 mod icmp;
 mod message;
 mod pair;
@@ -27,7 +29,10 @@ use crate::entry::Direction;
 /// Every protocol, sorted by name. This and its `mod` line are all that a new dissector adds here.
 pub static PROTOCOLS: &[&Protocol] = &[
     &dns::PROTOCOL,
+    &graphql::PROTOCOL,
+    &grpc::PROTOCOL,
     &http1::PROTOCOL,
+    &http2::PROTOCOL,
     &icmp::PROTOCOL,
     &dns::llmnr::PROTOCOL,
     &dns::mdns::PROTOCOL,

@@ -3,7 +3,7 @@
 
 pub mod content;
 
-use super::{Cx, Message, Role, graphql, text};
+use super::{Cx, Message, Role, graphql, grpc, text};
 use crate::entry::{Direction, Text, Value};
 
 /// The name in rows, whatever the version.
@@ -92,7 +92,7 @@ pub struct Draft {
     pub message: Message,
     /// `1.1`, `2`.
     pub version: Text,
-    /// A response's status code; 0 in a request.
+    /// A response's status code; 0 in a request, or if it is not known.
     pub code: u16,
     /// The words beside the status code.
     pub reason: String,
@@ -102,7 +102,7 @@ pub struct Draft {
     pub trailers: Fields,
     /// What the body is.
     pub media: Media,
-    /// The value of the content-encoding field.
+    /// The value of the content-encoding or grpc-encoding field.
     coding: Vec<u8>,
     /// The kept part of the body.
     pub body: Vec<u8>,
@@ -112,6 +112,8 @@ pub struct Draft {
     pub size: u64,
     /// Bytes of it that were never captured.
     pub missing: u64,
+    /// More decoded fields, to be shown after the others.
+    pub extra: Vec<(Text, Value)>,
 }
 
 impl Draft {
@@ -149,6 +151,7 @@ impl Draft {
             keep: cx.body_limit(),
             size: 0,
             missing: 0,
+            extra: Vec::new(),
         }
     }
 
@@ -156,7 +159,9 @@ impl Draft {
     pub fn field(&mut self, name: &[u8], value: &[u8], cx: &Cx<'_>) {
         if name.eq_ignore_ascii_case(b"content-type") {
             self.media = Media::parse(value);
-        } else if self.keep > 0 && name.eq_ignore_ascii_case(b"content-encoding") {
+        } else if self.keep > 0
+            && (name.eq_ignore_ascii_case(b"content-encoding") || name.eq_ignore_ascii_case(b"grpc-encoding"))
+        {
             self.coding = value.to_vec();
         }
         if cx.detail() {
@@ -257,12 +262,16 @@ impl Draft {
             }
         }
         fields.push(("headers".into(), std::mem::take(&mut self.fields).into()));
-        if with_body && self.size > 0 {
+        if self.message.protocol == Some(grpc::NAME) {
+            let messages = grpc::messages(&self.body, self.size, &self.coding, cx.body_limit());
+            fields.push(("messages".into(), messages));
+        } else if with_body && self.size > 0 {
             fields.push(("body".into(), self.body_value(cx.body_limit())));
         }
         if !self.trailers.is_empty() {
             fields.push(("trailers".into(), std::mem::take(&mut self.trailers).into()));
         }
+        fields.append(&mut self.extra);
         Value::Map(fields)
     }
 
@@ -302,6 +311,7 @@ fn method_text(method: &[u8]) -> Text {
 /// A status code as text, without writing the usual ones anew.
 fn code_text(code: u16) -> Text {
     match code {
+        0 => "".into(),
         101 => "101".into(),
         200 => "200".into(),
         201 => "201".into(),

@@ -12,7 +12,9 @@ use std::collections::VecDeque;
 use self::body::{Body, Step};
 use self::head::{Start, unfold};
 use super::http::{self, Draft, Media};
-use super::{Cx, Dissector, Malformed, Probe, Progress, Protocol, Recover, Switch, Transport, Verdict, websocket};
+use super::{
+    Cx, Dissector, Malformed, Probe, Progress, Protocol, Recover, Switch, Transport, Verdict, http2, websocket,
+};
 use crate::entry::{Direction, Text};
 
 pub static PROTOCOL: Protocol = Protocol {
@@ -278,10 +280,7 @@ impl Http1 {
                 let asked = self.asked.pop_front_if(|asked| asked.by != direction);
                 self.side(direction.reverse()).held = false;
                 if code == 101 {
-                    let rows = asked.as_ref().map_or(1, |asked| asked.rows);
-                    draft.answer(rows, cx);
-                    let target = asked.and_then(|asked| asked.upgrade).unwrap_or_default();
-                    return Ok(Progress::Switch(len, upgraded(&framing, target)));
+                    return Ok(Progress::Switch(len, switch(&framing, asked, draft, cx)));
                 }
                 if asked.as_ref().is_some_and(|asked| asked.connect) && (200..300).contains(&code) {
                     draft.emit(cx);
@@ -430,14 +429,20 @@ impl Http1 {
     }
 }
 
-/// What follows a 101 response.
-fn upgraded(framing: &Framing<'_>, target: String) -> Switch {
-    match framing.upgrade {
-        Some(name) if name.eq_ignore_ascii_case(b"websocket") => {
-            Switch::To(&websocket::PROTOCOL, websocket::after_upgrade(target, framing.extensions))
-        }
-        _ => Switch::Detect,
+/// Takes a 101 response; what follows it.
+fn switch(framing: &Framing<'_>, asked: Option<Asked>, draft: Draft, cx: &mut Cx<'_>) -> Switch {
+    let rows = asked.as_ref().map_or(1, |asked| asked.rows);
+    let is = |name: &[u8]| framing.upgrade.is_some_and(|upgrade| upgrade.eq_ignore_ascii_case(name));
+    if is(b"h2c") && asked.is_some() {
+        // The request is answered in HTTP/2.
+        return Switch::To(&http2::PROTOCOL, http2::after_upgrade(draft, rows));
     }
+    draft.answer(rows, cx);
+    if is(b"websocket") {
+        let target = asked.and_then(|asked| asked.upgrade).unwrap_or_default();
+        return Switch::To(&websocket::PROTOCOL, websocket::after_upgrade(target, framing.extensions));
+    }
+    Switch::Detect
 }
 
 /// Gives the head's fields to the message, and tells what they say of its framing.
