@@ -112,6 +112,8 @@ pub struct Draft {
     pub size: u64,
     /// Bytes of it that were never captured.
     pub missing: u64,
+    /// What the row says in place of method and target.
+    pub row: Option<(Text, String)>,
     /// More decoded fields, to be shown after the others.
     pub extra: Vec<(Text, Value)>,
 }
@@ -151,6 +153,7 @@ impl Draft {
             keep: cx.body_limit(),
             size: 0,
             missing: 0,
+            row: None,
             extra: Vec::new(),
         }
     }
@@ -213,6 +216,9 @@ impl Draft {
             if cx.detail() {
                 self.message.detail = self.detail(true, cx);
             }
+            if let Some(row) = self.row {
+                (self.message.operation, self.message.target) = row;
+            }
             cx.emit(self.message);
             return 1;
         }
@@ -262,7 +268,7 @@ impl Draft {
             }
         }
         fields.push(("headers".into(), std::mem::take(&mut self.fields).into()));
-        if self.message.protocol == Some(grpc::NAME) {
+        if self.media == Media::Grpc && self.message.protocol == Some(grpc::NAME) {
             let messages = grpc::messages(&self.body, self.size, &self.coding, cx.body_limit());
             fields.push(("messages".into(), messages));
         } else if with_body && self.size > 0 {

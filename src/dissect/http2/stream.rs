@@ -165,6 +165,8 @@ impl Stream {
         if let Some(draft) = self.half(response).as_mut().filter(|_| !over) {
             draft.keep = draft.body.len();
             draft.warn("the capture may lack bytes of it");
+        } else if response && let Some(draft) = &mut self.request {
+            draft.warn("the capture may lack its response");
         }
     }
 
@@ -185,6 +187,9 @@ impl Stream {
     pub fn reset(&mut self, direction: Direction, code: u32, cx: &mut Cx<'_>) {
         let by = if direction == self.asks { "client" } else { "server" };
         (self.request_over, self.response_over) = (true, true);
+        if let Some(draft) = self.response.as_mut().filter(|_| code > 0) {
+            draft.message.failed = true;
+        }
         self.finish(Some(format!("reset by the {by}: {}", error_name(code)).into()), cx);
     }
 
@@ -209,8 +214,7 @@ impl Stream {
             }
             if is_grpc {
                 draft.message.protocol = Some(grpc::NAME);
-                draft.message.operation = std::mem::take(&mut draft.message.target).into();
-                draft.message.target = std::mem::take(&mut self.authority);
+                draft.row = Some((draft.message.target.clone().into(), std::mem::take(&mut self.authority)));
             }
             self.rows = Some(draft.emit(cx));
         }
@@ -221,9 +225,9 @@ impl Stream {
                 draft.message.warnings.extend(warning);
                 if is_grpc {
                     draft.message.protocol = Some(grpc::NAME);
-                    let (status, failed) = self.grpc_status.take().unwrap_or(("".into(), draft.code >= 400));
+                    let (status, failed) = self.grpc_status.take().unwrap_or(("".into(), draft.message.failed));
                     if cx.detail() && !status.is_empty() {
-                        draft.extra.push(("grpc_status".into(), status.clone().into()));
+                        draft.extra.push(("grpc_status".into(), status.parse::<u64>().ok().into()));
                         draft.extra.extend(self.grpc_message.take().map(|text| ("grpc_message".into(), text.into())));
                     }
                     (draft.message.status, draft.message.failed) = (status, failed);
