@@ -95,6 +95,8 @@ struct Http1 {
 struct Side {
     /// How far the end of the head was looked for.
     scanned: usize,
+    /// What is known of the head so far, should the rest be missing.
+    partial: Option<Box<Draft>>,
     /// The message whose body is under way.
     open: Option<Open>,
     /// Nothing more is read until a CONNECT or an upgrade is answered.
@@ -119,6 +121,18 @@ struct Asked {
     upgrade: Option<String>,
     /// How many rows it made.
     rows: usize,
+}
+
+impl Asked {
+    fn new(request: &Draft) -> Self {
+        Self {
+            by: request.message.direction,
+            head: request.message.operation == "HEAD",
+            connect: request.message.operation == "CONNECT",
+            upgrade: None,
+            rows: 1,
+        }
+    }
 }
 
 /// What of the fields tells how the message goes on.
@@ -185,7 +199,10 @@ impl Dissector for Http1 {
     fn gap(&mut self, direction: Direction, len: u64, cx: &mut Cx<'_>) -> Recover {
         let side = self.side(direction);
         (side.scanned, side.held) = (0, false);
-        if let Some(open) = &mut side.open {
+        if let Some(draft) = side.partial.take() {
+            self.cut_head(*draft, cx);
+        }
+        if let Some(open) = &mut self.side(direction).open {
             if len > 0 && open.body.gap(len) {
                 let done = open.body.is_done();
                 if let Some(draft) = &mut open.draft {
@@ -211,8 +228,12 @@ impl Dissector for Http1 {
         match &side.open {
             Some(Open { body: Body::Close, .. }) => self.finish(direction, cx),
             Some(_) => self.finish_early(direction, "its body ends too early", cx),
-            None if !side.held => self.cut_head(direction, rest, cx),
-            None => {}
+            None if side.held => {}
+            None => {
+                if let Some(draft) = partial(direction, rest, cx) {
+                    self.cut_head(draft, cx);
+                }
+            }
         }
     }
 }
@@ -241,10 +262,14 @@ impl Http1 {
                     return Err(Malformed("neither a request nor a response"));
                 }
                 side.scanned = resume;
+                if side.partial.is_none() {
+                    side.partial = partial(direction, bytes, cx).map(Box::new);
+                }
                 return Ok(Progress::Need(1));
             }
         };
         side.scanned = 0;
+        side.partial = None;
         side.held = false;
         let head = head::parse(bytes.get(..len).unwrap_or_default())?;
         match head.start {
@@ -252,13 +277,8 @@ impl Http1 {
                 let mut draft = Draft::request(direction, method, target, version(head.version), cx);
                 let framing = fields(&head, &mut draft, cx);
                 draft.message.bytes = len as u64;
-                let asked = Asked {
-                    by: direction,
-                    head: method == b"HEAD",
-                    connect: method == b"CONNECT",
-                    upgrade: framing.upgrade.map(|_| draft.message.target.clone()),
-                    rows: 1,
-                };
+                let mut asked = Asked::new(&draft);
+                asked.upgrade = framing.upgrade.map(|_| draft.message.target.clone());
                 let waits = asked.connect || asked.upgrade.is_some();
                 match framing.request_body() {
                     Some(body) => self.open(direction, body, draft, Some(asked), cx),
@@ -406,27 +426,33 @@ impl Http1 {
         }
     }
 
-    /// The direction ended within a head: what it says is still worth a row.
-    fn cut_head(&mut self, direction: Direction, rest: &[u8], cx: &mut Cx<'_>) {
-        let rest = rest.get(blank_lines(rest)..).unwrap_or_default();
-        let Ok(head) = head::parse(rest) else { return };
-        if memchr::memchr(b'\n', rest).is_none() {
+    /// A head whose rest is missing is still worth a row.
+    fn cut_head(&mut self, mut draft: Draft, cx: &mut Cx<'_>) {
+        draft.warn("its head is cut short");
+        let direction = draft.message.direction;
+        if draft.code == 0 {
+            self.asked(Asked::new(&draft), draft, cx);
             return;
         }
-        let mut draft = match head.start {
-            Start::Request { method, target } => Draft::request(direction, method, target, version(head.version), cx),
-            Start::Response { code: 100..200, .. } => return,
-            Start::Response { code, .. } => {
-                self.answered_early(direction.reverse(), cx);
-                self.asked.pop_front();
-                Draft::response(direction, code, version(head.version), cx)
-            }
-        };
-        fields(&head, &mut draft, cx);
-        draft.message.bytes = rest.len() as u64;
-        draft.warn("its head is cut short");
-        draft.emit(cx);
+        self.answered_early(direction.reverse(), cx);
+        let asked = self.asked.pop_front_if(|asked| asked.by != direction);
+        draft.answer(asked.map_or(1, |asked| asked.rows), cx);
     }
+}
+
+/// What the whole lines of an unfinished head say.
+fn partial(direction: Direction, bytes: &[u8], cx: &Cx<'_>) -> Option<Draft> {
+    let bytes = bytes.get(blank_lines(bytes)..).unwrap_or_default();
+    let whole = bytes.get(..=memchr::memrchr(b'\n', bytes)?)?;
+    let head = head::parse(whole).ok()?;
+    let mut draft = match head.start {
+        Start::Request { method, target } => Draft::request(direction, method, target, version(head.version), cx),
+        Start::Response { code: 100..200, .. } => return None,
+        Start::Response { code, .. } => Draft::response(direction, code, version(head.version), cx),
+    };
+    fields(&head, &mut draft, cx);
+    draft.message.bytes = bytes.len() as u64;
+    Some(draft)
 }
 
 /// Takes a 101 response; what follows it.
