@@ -293,7 +293,7 @@ fn tcp(
         let (client_side, certain) = match (segment.flags.syn, segment.flags.ack) {
             (true, false) => (side, true),
             (true, true) => (1 - side, true),
-            _ => (guess_client(&key, side), false),
+            _ => (guess_client(&key, side, cx.options), false),
         };
         Flow::new(key, client_side, certain, stamp)
     });
@@ -335,9 +335,11 @@ fn datagram(
     dissection.piece(&key, client_side, first_frame, direction, Piece::Chunk(data, stamp), cx);
 }
 
-/// Which side is the client of a connection whose handshake was not seen: not the one on a server's port.
-fn guess_client(key: &Key, sender: usize) -> usize {
-    match (is_server_port(key.low.1), is_server_port(key.high.1)) {
+/// Which side is the client of a connection whose handshake was not seen: not the one on a server's port, be it the usual
+/// one of a protocol or one that the user named.
+fn guess_client(key: &Key, sender: usize, options: &Options) -> usize {
+    let serves = |port| is_server_port(port) || options.decode_as.iter().any(|(named, _)| *named == port);
+    match (serves(key.low.1), serves(key.high.1)) {
         (true, false) => 1,
         (false, true) => 0,
         _ if key.low.1 == key.high.1 => sender,
