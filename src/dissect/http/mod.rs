@@ -8,8 +8,8 @@ use crate::entry::{Direction, Text, Value};
 
 /// The name in rows, whatever the version.
 pub const NAME: &str = "http";
-/// The most fields of one message that the detail view keeps.
-const MAX_FIELDS: usize = 256;
+/// The most fields of one head that the detail view keeps.
+const MAX_FIELDS: usize = 512;
 /// How long, in nanoseconds of capture time, a row waits for the end of its body.
 pub const PATIENCE: i64 = 5_000_000_000;
 /// Fields whose values are credentials.
@@ -18,39 +18,39 @@ const SECRET_FIELDS: &[&str] =
 
 /// The fields of a head or trailer, as the detail view shows them: lower-case names in the order of the wire.
 #[derive(Debug, Default)]
-pub struct Fields(Vec<(Text, Value)>);
+pub struct Fields {
+    named: Vec<(Text, Value)>,
+    /// How many came, those of one name counted each.
+    count: usize,
+}
 
 impl Fields {
     /// Adds a field. A name that comes again makes a list of its values.
     pub fn push(&mut self, name: &[u8], value: &[u8], secrets: bool) {
+        self.count += 1;
+        if self.count > MAX_FIELDS {
+            return;
+        }
         let name = text::string(&name.to_ascii_lowercase());
         let hidden = !secrets && SECRET_FIELDS.contains(&name.as_str());
         let value = if hidden { Value::from(text::HIDDEN) } else { text::value(value) };
-        match self.0.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, Value::List(values))) if values.len() < MAX_FIELDS => values.push(value),
-            Some((_, Value::List(_))) => {}
-            Some((_, first)) => {
-                let first_value = std::mem::take(first);
-                *first = Value::List(vec![first_value, value]);
-            }
-            None => {
-                if self.0.len() < MAX_FIELDS {
-                    self.0.push((name.into(), value));
-                }
-            }
+        match self.named.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, Value::List(values))) => values.push(value),
+            Some((_, first)) => *first = Value::List(vec![std::mem::take(first), value]),
+            None => self.named.push((name.into(), value)),
         }
     }
 
     /// True if there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.named.is_empty()
     }
 }
 
 impl From<Fields> for Value {
     fn from(fields: Fields) -> Self {
-        Self::Map(fields.0)
+        Self::Map(fields.named)
     }
 }
 

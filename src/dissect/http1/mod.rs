@@ -34,6 +34,8 @@ const MAX_HEAD: usize = 256 * 1024;
 const LONG_LINE: usize = 2048;
 /// How a response begins.
 const NEXT_HEAD: &[u8] = b"HTTP/1.";
+/// The most bytes that wait for the answer to a CONNECT or an upgrade.
+const MAX_HELD: usize = 16 * 1024;
 /// The most requests that wait for their responses.
 const MAX_ASKED: usize = 16_384;
 
@@ -191,7 +193,8 @@ impl Dissector for Http1 {
             return self.body(direction, bytes, cx);
         }
         if side.held && probe_request(bytes) != Verdict::Yes {
-            return Ok(Progress::Need(1));
+            // So much is not sent before the answer: it is not in the capture, and must have been yes.
+            return Ok(if bytes.len() > MAX_HELD { Progress::Switch(0, self.unanswered()) } else { Progress::Need(1) });
         }
         self.head(direction, bytes, cx)
     }
@@ -244,6 +247,14 @@ impl Http1 {
         match direction {
             Direction::ToServer => to_server,
             Direction::ToClient => to_client,
+        }
+    }
+
+    /// What the last request asked to go on with.
+    fn unanswered(&mut self) -> Switch {
+        match self.asked.pop_back().and_then(|asked| asked.upgrade) {
+            Some(target) => Switch::To(&websocket::PROTOCOL, websocket::after_upgrade(target, b"")),
+            None => Switch::Detect,
         }
     }
 
@@ -517,6 +528,26 @@ mod tests {
         }
         let long = format!("GET /{}", "a".repeat(LONG_LINE));
         assert_eq!(probe_request(long.as_bytes()), Verdict::Yes);
+    }
+
+    #[test]
+    fn an_upgrade_whose_answer_is_missing_was_granted() {
+        use crate::dissect::{Delivery, Driver, Options};
+        let any = std::net::Ipv4Addr::UNSPECIFIED.into();
+        let flow = Delivery { transport: Transport::Tcp, port: 80, start: true, certain: true, addresses: [any; 2] };
+        let options = Options::default();
+        let (mut driver, mut out) = (Driver::new(flow, &options), Vec::new());
+        let mut send = |bytes: &[u8]| {
+            driver.data(Direction::ToServer, bytes, crate::flow::reassembly::Stamp::default(), &options, &mut out);
+        };
+        send(b"GET /feed HTTP/1.1\r\nUpgrade: websocket\r\n\r\n");
+        for _ in 0..=MAX_HELD / 11 {
+            send(b"\x81\x85\0\0\0\0hello");
+        }
+        let rows: Vec<_> = out.iter().map(|message| (&*message.operation, &*message.target)).collect();
+        assert_eq!(rows.first(), Some(&("GET", "/feed")));
+        assert_eq!(rows.len(), 2 + MAX_HELD / 11);
+        assert!(rows.iter().skip(1).all(|row| *row == ("text", "/feed")));
     }
 
     #[test]
