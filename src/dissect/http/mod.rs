@@ -188,9 +188,11 @@ impl Draft {
         self.missing += len;
     }
 
-    /// Adds a warning.
+    /// Adds a warning, once.
     pub fn warn(&mut self, warning: &'static str) {
-        self.message.warnings.push(warning.into());
+        if !self.message.warnings.iter().any(|given| given == warning) {
+            self.message.warnings.push(warning.into());
+        }
     }
 
     /// True if the row has waited for the body's end long enough.
