@@ -44,7 +44,8 @@ fn cut(script: &Script, size: usize) -> Script {
 #[test]
 fn single_bytes_give_the_same_rows() {
     for (name, script) in scripts().into_iter().filter(|(_, script)| !script.udp) {
-        for size in [1, 2, 7, 100] {
+        // Joined mid-stream, a message is found only if a segment starts with it.
+        for size in [1, 2, 7, 100].into_iter().filter(|size| script.handshake || *size == 100) {
             assert_eq!(
                 rows(&cut(&script, size).frames()),
                 rows(&script.frames()),

@@ -8,12 +8,18 @@ mod cursor;
 mod detect;
 mod dns;
 mod driver;
+mod graphql;
+mod grpc;
+mod http;
+mod http1;
+mod http2;
 mod icmp;
 mod message;
 mod pair;
 mod quic;
 pub mod text;
 pub mod tls;
+mod websocket;
 
 pub use cursor::{Cursor, Short};
 pub use driver::{Delivery, Driver, Outcome, is_server_port};
@@ -23,8 +29,20 @@ pub use pair::{Ends, Pairer};
 use crate::entry::Direction;
 
 /// Every protocol, sorted by name. This and its `mod` line are all that a new dissector adds here.
-pub static PROTOCOLS: &[&Protocol] =
-    &[&dns::PROTOCOL, &icmp::PROTOCOL, &dns::llmnr::PROTOCOL, &dns::mdns::PROTOCOL, &quic::PROTOCOL, &tls::PROTOCOL];
+#[rustfmt::skip]
+pub static PROTOCOLS: &[&Protocol] = &[
+    &dns::PROTOCOL,
+    &graphql::PROTOCOL,
+    &grpc::PROTOCOL,
+    &http1::PROTOCOL,
+    &http2::PROTOCOL,
+    &icmp::PROTOCOL,
+    &dns::llmnr::PROTOCOL,
+    &dns::mdns::PROTOCOL,
+    &quic::PROTOCOL,
+    &tls::PROTOCOL,
+    &websocket::PROTOCOL,
+];
 
 /// The protocol of that name.
 #[must_use]

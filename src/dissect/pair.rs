@@ -153,6 +153,8 @@ fn entry(protocol: &'static str, request: Option<Message>, response: Option<Mess
         }
         entry.status = response.status;
         entry.failed = response.failed;
+        // What goes for both halves is said once.
+        response.warnings.retain(|warning| !entry.warnings.contains(warning));
         entry.warnings.append(&mut response.warnings);
     }
     entry

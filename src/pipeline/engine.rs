@@ -293,7 +293,7 @@ fn tcp(
         let (client_side, certain) = match (segment.flags.syn, segment.flags.ack) {
             (true, false) => (side, true),
             (true, true) => (1 - side, true),
-            _ => (guess_client(&key, side), false),
+            _ => (guess_client(&key, side, cx.options), false),
         };
         Flow::new(key, client_side, certain, stamp)
     });
@@ -301,25 +301,7 @@ fn tcp(
         flow.syn = Some(segment.seq);
     }
     flow.last_seen = stamp.time;
-    let Flow { reassembly, dissection, client_side, certain, first_frame, .. } = flow;
-    let Ends { client, server, .. } = key.ends(*client_side);
-    let delivery = Delivery {
-        transport: Transport::Tcp,
-        port: server.port,
-        start: *certain,
-        certain: *certain,
-        addresses: [client.ip, server.ip],
-    };
-    reassembly.segment(side, segment, stamp, &mut |side, piece| {
-        let direction = if side == *client_side { Direction::ToServer } else { Direction::ToClient };
-        if dissection.is_none() && !matches!(piece, Piece::Chunk(..)) {
-            return;
-        }
-        let dissection = dissection.get_or_insert_with(|| {
-            Box::new(Dissection { driver: Driver::new(delivery, cx.options), pairer: Pairer::default() })
-        });
-        dissection.piece(&key, *client_side, *first_frame, direction, piece, cx);
-    });
+    flow.reassemble(Some((side, segment, stamp)), cx);
     if flow.reassembly.is_over() {
         flow.finish(cx);
     }
@@ -353,9 +335,11 @@ fn datagram(
     dissection.piece(&key, client_side, first_frame, direction, Piece::Chunk(data, stamp), cx);
 }
 
-/// Which side is the client of a connection whose handshake was not seen: not the one on a server's port.
-fn guess_client(key: &Key, sender: usize) -> usize {
-    match (is_server_port(key.low.1), is_server_port(key.high.1)) {
+/// Which side is the client of a connection whose handshake was not seen: not the one on a server's port, be it the usual
+/// one of a protocol or one that the user named.
+fn guess_client(key: &Key, sender: usize, options: &Options) -> usize {
+    let serves = |port| is_server_port(port) || options.decode_as.iter().any(|(named, _)| *named == port);
+    match (serves(key.low.1), serves(key.high.1)) {
         (true, false) => 1,
         (false, true) => 0,
         _ if key.low.1 == key.high.1 => sender,
@@ -377,14 +361,39 @@ impl Flow {
         }
     }
 
+    /// Reassembles with one more segment, or to the end without, and dissects what comes out.
+    fn reassemble(&mut self, segment: Option<(usize, &Segment<'_>, Stamp)>, cx: &mut Context<'_>) {
+        let Self { key, reassembly, dissection, client_side, certain, first_frame, .. } = self;
+        let mut dissect = |side, piece: Piece<'_>| {
+            let direction = if side == *client_side { Direction::ToServer } else { Direction::ToClient };
+            if dissection.is_none() && !matches!(piece, Piece::Chunk(..)) {
+                return;
+            }
+            let dissection = dissection.get_or_insert_with(|| {
+                let Ends { client, server, .. } = key.ends(*client_side);
+                let delivery = Delivery {
+                    transport: Transport::Tcp,
+                    port: server.port,
+                    start: *certain,
+                    certain: *certain,
+                    addresses: [client.ip, server.ip],
+                };
+                Box::new(Dissection { driver: Driver::new(delivery, cx.options), pairer: Pairer::default() })
+            });
+            dissection.piece(key, *client_side, *first_frame, direction, piece, cx);
+        };
+        match segment {
+            Some((side, segment, stamp)) => reassembly.segment(side, segment, stamp, &mut dissect),
+            None => reassembly.finish(&mut dissect),
+        }
+    }
+
     /// Hands on everything that still waits, and forgets all but that the flow was there.
     fn finish(&mut self, cx: &mut Context<'_>) {
+        // What waited for bytes that never came may be all that the flow has.
+        self.reassemble(None, cx);
         let Some(mut dissection) = self.dissection.take() else { return };
-        let Self { key, client_side, first_frame, reassembly, .. } = self;
-        reassembly.finish(&mut |side, piece| {
-            let direction = if side == *client_side { Direction::ToServer } else { Direction::ToClient };
-            dissection.piece(key, *client_side, *first_frame, direction, piece, cx);
-        });
+        let Self { key, client_side, first_frame, .. } = self;
         for direction in [Direction::ToServer, Direction::ToClient] {
             dissection.piece(key, *client_side, *first_frame, direction, Piece::End, cx);
         }
