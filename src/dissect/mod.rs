@@ -11,6 +11,7 @@ mod driver;
 mod icmp;
 mod message;
 mod pair;
+mod redis;
 pub mod text;
 
 pub use cursor::{Cursor, Short};
@@ -21,7 +22,8 @@ pub use pair::{Ends, Pairer};
 use crate::entry::Direction;
 
 /// Every protocol, sorted by name. This and its `mod` line are all that a new dissector adds here.
-pub static PROTOCOLS: &[&Protocol] = &[&dns::PROTOCOL, &icmp::PROTOCOL, &dns::llmnr::PROTOCOL, &dns::mdns::PROTOCOL];
+pub static PROTOCOLS: &[&Protocol] =
+    &[&dns::PROTOCOL, &icmp::PROTOCOL, &dns::llmnr::PROTOCOL, &dns::mdns::PROTOCOL, &redis::PROTOCOL];
 
 /// The protocol of that name.
 #[must_use]
