@@ -9,6 +9,7 @@ mod detect;
 mod dns;
 mod driver;
 mod icmp;
+mod memcached;
 mod message;
 mod pair;
 mod redis;
@@ -22,8 +23,14 @@ pub use pair::{Ends, Pairer};
 use crate::entry::Direction;
 
 /// Every protocol, sorted by name. This and its `mod` line are all that a new dissector adds here.
-pub static PROTOCOLS: &[&Protocol] =
-    &[&dns::PROTOCOL, &icmp::PROTOCOL, &dns::llmnr::PROTOCOL, &dns::mdns::PROTOCOL, &redis::PROTOCOL];
+pub static PROTOCOLS: &[&Protocol] = &[
+    &dns::PROTOCOL,
+    &icmp::PROTOCOL,
+    &dns::llmnr::PROTOCOL,
+    &dns::mdns::PROTOCOL,
+    &memcached::PROTOCOL,
+    &redis::PROTOCOL,
+];
 
 /// The protocol of that name.
 #[must_use]
