@@ -11,6 +11,7 @@ mod driver;
 mod icmp;
 mod memcached;
 mod message;
+mod nats;
 mod pair;
 mod redis;
 pub mod text;
@@ -29,6 +30,7 @@ pub static PROTOCOLS: &[&Protocol] = &[
     &dns::llmnr::PROTOCOL,
     &dns::mdns::PROTOCOL,
     &memcached::PROTOCOL,
+    &nats::PROTOCOL,
     &redis::PROTOCOL,
 ];
 

@@ -133,7 +133,9 @@ impl Memcached {
         }
         // Quiet commands before the one that is answered had nothing to say.
         while self.open.front().is_some_and(|open| open.held.is_some() && !is_its(&open.mark)) {
-            self.open.pop_front().into_iter().for_each(|open| unanswered(open, cx));
+            if let Some(open) = self.open.pop_front() {
+                unanswered(open, cx);
+            }
         }
         match self.open.pop_front() {
             Some(Open { held: Some(request), .. }) => {
@@ -152,7 +154,9 @@ impl Memcached {
 
     /// Quiet commands that nothing answers any more.
     fn flush(&mut self, cx: &mut Cx<'_>) {
-        std::mem::take(&mut self.open).into_iter().for_each(|open| unanswered(open, cx));
+        for open in std::mem::take(&mut self.open) {
+            unanswered(open, cx);
+        }
     }
 }
 
