@@ -11,6 +11,7 @@ mod driver;
 mod icmp;
 mod memcached;
 mod message;
+mod mqtt;
 mod nats;
 mod pair;
 mod redis;
@@ -30,6 +31,7 @@ pub static PROTOCOLS: &[&Protocol] = &[
     &dns::llmnr::PROTOCOL,
     &dns::mdns::PROTOCOL,
     &memcached::PROTOCOL,
+    &mqtt::PROTOCOL,
     &nats::PROTOCOL,
     &redis::PROTOCOL,
 ];
