@@ -1,4 +1,4 @@
-//! NATS client protocol (<https://docs.nats.io/reference/reference-protocols/nats-protocol>), JetStream included, which is
+//! NATS client protocol (<https://docs.nats.io/reference/reference-protocols/nats-protocol>), `JetStream` included, which is
 //! messages like others.
 //!
 //! A `PING` of either side is answered by `PONG`. In verbose mode, `+OK` or `-ERR` answers each other command of the client's in
@@ -125,25 +125,26 @@ impl<'a> Line<'a> {
                 count += 1;
             }
         }
-        let [a, b, c, d, e] = words;
+        let [first, second, third, fourth, fifth] = words;
+        parsed.subject = first;
         match (verb, count) {
-            (Verb::Pub, 2) => (parsed.subject, parsed.payload) = (a, Some(number(b)?)),
-            (Verb::Pub, 3) => (parsed.subject, parsed.reply, parsed.payload) = (a, b, Some(number(c)?)),
-            (Verb::Hpub, 3) => (parsed.subject, parsed.header, parsed.payload) = (a, number(b)?, Some(number(c)?)),
+            (Verb::Pub, 2) => parsed.payload = Some(number(second)?),
+            (Verb::Pub, 3) => (parsed.reply, parsed.payload) = (second, Some(number(third)?)),
+            (Verb::Hpub, 3) => (parsed.header, parsed.payload) = (number(second)?, Some(number(third)?)),
             (Verb::Hpub, 4) => {
-                (parsed.subject, parsed.reply, parsed.header, parsed.payload) = (a, b, number(c)?, Some(number(d)?));
+                (parsed.reply, parsed.header, parsed.payload) = (second, number(third)?, Some(number(fourth)?));
             }
-            (Verb::Sub, 2) => (parsed.subject, parsed.sid) = (a, b),
-            (Verb::Sub, 3) => (parsed.subject, parsed.reply, parsed.sid) = (a, b, c),
-            (Verb::Unsub, 1 | 2) => parsed.sid = a,
-            (Verb::Msg, 3) => (parsed.subject, parsed.sid, parsed.payload) = (a, b, Some(number(c)?)),
-            (Verb::Msg, 4) => (parsed.subject, parsed.sid, parsed.reply, parsed.payload) = (a, b, c, Some(number(d)?)),
+            (Verb::Sub, 2) => parsed.sid = second,
+            (Verb::Sub, 3) => (parsed.reply, parsed.sid) = (second, third),
+            (Verb::Unsub, 1 | 2) => (parsed.subject, parsed.sid) = (&[], first),
+            (Verb::Msg, 3) => (parsed.sid, parsed.payload) = (second, Some(number(third)?)),
+            (Verb::Msg, 4) => (parsed.sid, parsed.reply, parsed.payload) = (second, third, Some(number(fourth)?)),
             (Verb::Hmsg, 4) => {
-                (parsed.subject, parsed.sid, parsed.header, parsed.payload) = (a, b, number(c)?, Some(number(d)?));
+                (parsed.sid, parsed.header, parsed.payload) = (second, number(third)?, Some(number(fourth)?));
             }
             (Verb::Hmsg, 5) => {
-                (parsed.subject, parsed.sid, parsed.reply) = (a, b, c);
-                (parsed.header, parsed.payload) = (number(d)?, Some(number(e)?));
+                (parsed.sid, parsed.reply) = (second, third);
+                (parsed.header, parsed.payload) = (number(fourth)?, Some(number(fifth)?));
             }
             (Verb::Pub | Verb::Hpub | Verb::Sub | Verb::Unsub | Verb::Msg | Verb::Hmsg, _) => return Err(WRONG),
             (Verb::Info | Verb::Connect, _) if !rest.starts_with(b"{") => {
@@ -412,7 +413,7 @@ fn headers(bytes: &[u8], secrets: bool) -> Value {
     Value::Map(fields)
 }
 
-/// JSON as fields; serde_json limits how deep it nests.
+/// JSON as fields; `serde_json` limits how deep it nests.
 fn json(value: serde_json::Value, secrets: bool) -> Value {
     match value {
         serde_json::Value::Null => Value::Null,

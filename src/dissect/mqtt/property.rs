@@ -74,9 +74,7 @@ impl<'a> Properties<'a> {
 
     /// The number that stands for the topic.
     pub(super) fn topic_alias(&self) -> Option<u16> {
-        if memchr::memchr(TOPIC_ALIAS, self.0).is_none() {
-            return None;
-        }
+        memchr::memchr(TOPIC_ALIAS, self.0)?;
         self.iter().find(|(id, ..)| *id == TOPIC_ALIAS).and_then(|(_, _, value, _)| match value {
             Value::Uint(alias) => u16::try_from(alias).ok(),
             _ => None,
