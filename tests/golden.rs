@@ -3,17 +3,24 @@
 use std::path::{Path, PathBuf};
 
 use kubectl_sniff::dissect::{Options, PROTOCOLS};
+use kubectl_sniff::entry::Entry;
+use kubectl_sniff::pipeline::Counts;
 
 use crate::support::flow_script::Script;
-use crate::support::{dissect, dissect_with, show};
+use crate::support::{dissect, dissect_file, dissect_with, show};
 
-/// The fixtures, as (protocol, case, path).
+/// The flow scripts, as (protocol, case, path).
 pub fn fixtures() -> Vec<(String, String, PathBuf)> {
+    files("flow")
+}
+
+/// The fixtures of one kind, as (protocol, case, path).
+fn files(kind: &str) -> Vec<(String, String, PathBuf)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let mut found = Vec::new();
     for folder in std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
         for path in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
-            if path.extension().is_some_and(|extension| extension == "flow") {
+            if path.extension().is_some_and(|extension| extension == kind) {
                 let name = |path: &Path| path.file_stem().unwrap().to_str().unwrap().to_owned();
                 found.push((name(&folder), name(&path), path.clone()));
             }
@@ -27,15 +34,26 @@ pub fn fixtures() -> Vec<(String, String, PathBuf)> {
 fn every_fixture_gives_its_rows() {
     for (_, case, path) in fixtures() {
         let script = Script::parse(&std::fs::read_to_string(&path).unwrap());
-        let (entries, counts) = dissect(&script.frames());
-        insta::with_settings!({
-            snapshot_path => path.parent().unwrap(),
-            prepend_module_to_snapshot => false,
-            omit_expression => true,
-        }, {
-            insta::assert_snapshot!(case, show(&entries, &counts));
-        });
+        matches_snapshot(&case, &path, &dissect(&script.frames()));
     }
+}
+
+#[test]
+fn every_recorded_capture_gives_its_rows() {
+    for (_, case, path) in files("pcap") {
+        matches_snapshot(&case, &path, &dissect_file(&path));
+    }
+}
+
+/// Compares with the snapshot beside the fixture.
+fn matches_snapshot(case: &str, path: &Path, (entries, counts): &(Vec<Entry>, Counts)) {
+    insta::with_settings!({
+        snapshot_path => path.parent().unwrap(),
+        prepend_module_to_snapshot => false,
+        omit_expression => true,
+    }, {
+        insta::assert_snapshot!(case, show(entries, counts));
+    });
 }
 
 #[test]

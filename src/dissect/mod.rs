@@ -14,9 +14,13 @@ mod http;
 mod http1;
 mod http2;
 mod icmp;
+mod memcached;
 mod message;
+mod mqtt;
+mod nats;
 mod pair;
 mod quic;
+mod redis;
 pub mod text;
 pub mod tls;
 mod websocket;
@@ -39,7 +43,11 @@ pub static PROTOCOLS: &[&Protocol] = &[
     &icmp::PROTOCOL,
     &dns::llmnr::PROTOCOL,
     &dns::mdns::PROTOCOL,
+    &memcached::PROTOCOL,
+    &mqtt::PROTOCOL,
+    &nats::PROTOCOL,
     &quic::PROTOCOL,
+    &redis::PROTOCOL,
     &tls::PROTOCOL,
     &websocket::PROTOCOL,
 ];

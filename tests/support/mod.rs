@@ -4,9 +4,11 @@ pub mod flow_script;
 
 use std::io::Write;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 
-use kubectl_sniff::capture::{Batch, Frame, Interface, Source, Stored};
+use kubectl_sniff::capture::file::File;
+use kubectl_sniff::capture::{Batch, Interface, Source, Stored};
 use kubectl_sniff::dissect::Options;
 use kubectl_sniff::entry::{Entry, Name};
 use kubectl_sniff::pipeline::{Counts, Resolve, Sink, run};
@@ -70,6 +72,14 @@ impl Resolve for Nameless {
 /// Runs frames through the engine with full detail.
 pub fn dissect(frames: &[(i64, Vec<u8>)]) -> (Vec<Entry>, Counts) {
     dissect_with(frames, &Options { detail: true, ..Options::default() }, 1)
+}
+
+/// Runs a capture file through the engine with full detail.
+pub fn dissect_file(path: &Path) -> (Vec<Entry>, Counts) {
+    let mut kept = Kept::default();
+    let options = Options { detail: true, ..Options::default() };
+    let counts = run(&mut File::open(path).unwrap(), &options, 1, &Nameless, &mut kept, |_| {}).unwrap();
+    (kept.0, counts)
 }
 
 /// Runs frames through the engine.
