@@ -2,6 +2,10 @@
 //!
 //! Owns the frame, the batch and the file formats. Never looks into a packet.
 
+#[cfg(feature = "agent")]
+pub mod af_packet;
+#[cfg(feature = "agent")]
+pub mod bpf;
 #[cfg(feature = "engine")]
 pub mod decoder;
 #[cfg(feature = "engine")]
