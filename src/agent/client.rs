@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use super::session::{CHUNK, Start};
-use super::{Error, log};
+use super::{Error, log, process};
 use crate::capture::pcapng;
 
 /// How long to wait, after the end of a stream, for the client to close: an exec that exits at once is known to lose the
@@ -42,6 +42,8 @@ pub(super) struct Options {
 /// # Errors
 /// If there is no daemon, it refuses, or it goes without saying why.
 pub(super) fn stream(socket: &Path, options: &Options) -> Result<(), Error> {
+    process::be_nice(process::SESSION);
+    process::die_first();
     let mut connection = ask(socket, &format!("stream {}", options.start.to_words()))?;
     let watched = options.stdin && !is_null(&io::stdin());
     if watched {

@@ -127,7 +127,8 @@ pub(super) struct Seat<'a>(&'a Daemon);
 /// What keeps it from starting, or from capturing on.
 pub(super) fn run(options: Options) -> Result<(), Error> {
     let signals = Signals::hold();
-    process::humble();
+    process::be_nice(process::CAPTURE);
+    process::die_first();
     process::reap_children();
 
     let listener = listen(&options.socket)?;
@@ -277,6 +278,7 @@ impl Daemon {
             return;
         }
         let served = std::thread::Builder::new().stack_size(STACK).spawn(move || {
+            process::be_nice(process::SESSION);
             // Whatever ends it, the other side has seen it or is gone.
             let _ = session::serve(self, connection);
             self.connections.fetch_sub(1, Ordering::Relaxed);

@@ -4,8 +4,15 @@
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
 
-/// How nice the agent is to the target: the CPU is the target's first.
-const NICENESS: c_int = 10;
+/// How nice capturing is to the target: the CPU is the target's first.
+pub(super) const CAPTURE: Niceness = Niceness(10);
+
+/// How nice sending is: packets that are stored can wait, those in the ring cannot.
+pub(super) const SESSION: Niceness = Niceness(15);
+
+/// How readily a thread leaves the CPU to others, up to 19.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Niceness(c_int);
 
 /// What ends the agent.
 const ENDING: [(c_int, &str); 3] = [(libc::SIGTERM, "SIGTERM"), (libc::SIGINT, "SIGINT"), (libc::SIGHUP, "SIGHUP")];
@@ -39,11 +46,14 @@ impl Signals {
     }
 }
 
-/// Makes the process the first to yield: to other processes for the CPU, to all others when memory runs out. A refusal
-/// is no reason not to work.
-pub(super) fn humble() {
-    // SAFETY: a plain call.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+/// Makes this thread, and those that it starts, yield to others. A refusal is no reason not to work.
+pub(super) fn be_nice(niceness: Niceness) {
+    // SAFETY: a plain call; process 0 is the calling thread.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness.0) };
+}
+
+/// Makes the process the first to die when memory runs out. A refusal is no reason not to work.
+pub(super) fn die_first() {
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
 }
 
