@@ -8,6 +8,8 @@ use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use kubectl_sniff::capture::decoder::Decoder;
+use kubectl_sniff::capture::{Batch, Note};
 use support::{Block, Net, binary, build, exit_code, ids, marked, packets, said, send, sh, until};
 
 /// `1..=last`.
@@ -192,6 +194,57 @@ fn what_was_flushed_is_reported_to_the_packet() {
     assert_eq!(end["next"], count + kept.len() as u64 + 1);
     // Whoever asks for no certain packet misses none.
     assert_eq!(hello(&blocks)["first"], count + 1);
+}
+
+#[test]
+fn what_the_kernel_dropped_is_counted_to_the_packet() {
+    let net = Net::new();
+    let program = sh("tcpdump -y EN10MB -ddd udp dst port 7777 2>/dev/null").trim().replace('\n', ",");
+    let mut agent = net.agent(&["--ring", "512Ki", "--filter", &program]);
+    let stream = agent.stream(&[]);
+    send(&net.pod, "10.9.0.1", 7777, "before", 10, 1000);
+    stream.await_marks("before", 10);
+    // An agent that does not run lets the ring overflow.
+    sh(&format!("kill -STOP {}", agent.child.id()));
+    send(&net.pod, "10.9.0.1", 7777, "during", 5000, 1000);
+    sh(&format!("kill -CONT {}", agent.child.id()));
+    until("the drops are counted", || agent.status("dropped") > 0);
+    send(&net.pod, "10.9.0.1", 7777, "after", 10, 1000);
+    stream.await_marks("after", 10);
+    let dropped = agent.status("dropped");
+    agent.stop();
+    let blocks = stream.end();
+    let packets = packets(&blocks);
+    assert_eq!(packets.len() as u64 + dropped, 5020);
+    assert_eq!(ids(&blocks), numbers(packets.len() as u64));
+    assert_eq!(packets.iter().map(|packet| packet.dropped).sum::<u64>(), dropped);
+    let counted = |block: &&Block| matches!(block, Block::Statistics { interface: 1, .. });
+    let received = packets.len() as u64;
+    assert_eq!(blocks.iter().rfind(counted), Some(&Block::Statistics { interface: 1, received, dropped }));
+}
+
+#[test]
+fn the_plugin_reads_what_the_agent_writes() {
+    let net = Net::new();
+    let mut agent = net.agent(&["--snaplen", "100"]);
+    let stream = agent.stream(&["--from", "1"]);
+    send(&net.peer, "10.9.0.2", 7777, "x", 100, 200);
+    stream.await_marks("x", 100);
+    agent.stop();
+    let path = stream.path.clone();
+    let blocks = stream.end();
+    let mut batch = Batch { bytes: std::fs::read(path).expect("its file"), ..Batch::default() };
+    let used = Decoder::new("agent").decode(&mut batch, 0).expect("a capture");
+    assert_eq!(used, batch.bytes.len());
+    let written = packets(&blocks);
+    assert_eq!(batch.frames.len(), written.len());
+    for ((frame, stored), packet) in batch.frames().zip(&batch.frames).zip(written) {
+        assert_eq!((stored.id, frame.data, frame.len as usize), (Some(packet.id), &packet.data[..], packet.len));
+        assert_eq!(frame.time.0.cast_unsigned(), packet.time);
+    }
+    assert_eq!(batch.interfaces[1].pod.as_deref(), Some("shop/web-1"));
+    assert!(matches!(&batch.notes[0], Note::Hello(json) if json.contains("\"protocol\":1")), "{:?}", batch.notes);
+    assert!(matches!(batch.notes.last(), Some(Note::End(json)) if json.contains("asked to stop")), "{:?}", batch.notes);
 }
 
 #[test]
