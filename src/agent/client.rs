@@ -15,7 +15,7 @@ use crate::capture::pcapng;
 
 /// How long to wait, after the end of a stream, for the client to close: an exec that exits at once is known to lose the
 /// last of its output.
-const LAST_WORD: Duration = Duration::from_secs(5);
+const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// How long a command may take that has one answer.
 const PATIENCE: Duration = Duration::from_secs(10);

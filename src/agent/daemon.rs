@@ -34,8 +34,8 @@ const COUNT: Duration = Duration::from_secs(1);
 /// How long the capture goes on after it was told to stop: what was sent before arrives.
 const LINGER: Duration = Duration::from_millis(60);
 
-/// How long sessions may take to fetch the rest at the end. Kubernetes kills a container 30 s after asking.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long sessions may take to fetch the rest at the end: a pod that is deleted waits for its agent.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Stack of a thread that serves; its buffers are on the heap.
 const STACK: usize = 128 << 10;
@@ -336,7 +336,7 @@ impl Daemon {
             .raw("packets", next - 1)
             .raw("first", first)
             .raw("next", next)
-            .raw("dropped", state.dropped)
+            .raw("drops", state.dropped)
             .raw("buffer", Object::new().raw("used", state.master.used()).raw("size", state.master.size()).end())
             .raw("ring", self.ring)
             .raw("span", format_args!("{}.{:03}", span / 1_000_000_000, span / 1_000_000 % 1000))

@@ -23,7 +23,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const STALLED: Duration = Duration::from_mins(5);
 
 /// How long a request, or the acknowledgement of the end, may take.
-const PATIENCE: Duration = Duration::from_secs(6);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The longest request.
 const LONGEST_REQUEST: u64 = 256;
@@ -89,12 +89,14 @@ pub(super) fn serve(daemon: &Daemon, mut connection: UnixStream) -> io::Result<(
     BufReader::new(&connection).take(LONGEST_REQUEST).read_line(&mut request)?;
     let words: Vec<&str> = request.split_ascii_whitespace().collect();
     match words.as_slice() {
-        ["status"] => return connection.write_all(format!("ok\n{}\n", daemon.status()).as_bytes()),
+        ["status"] => connection.write_all(format!("ok\n{}\n", daemon.status()).as_bytes()),
         ["stop"] => {
             connection.write_all(b"ok\n")?;
             daemon.stop("asked to stop");
             // The connection stays open until the process ends: that is how the other side knows.
-            std::thread::sleep(2 * PATIENCE);
+            loop {
+                std::thread::park();
+            }
         }
         ["stream", start @ ..] => {
             let Some(start) = Start::from_words(start) else { return not_understood(&connection, &request) };
@@ -102,11 +104,10 @@ pub(super) fn serve(daemon: &Daemon, mut connection: UnixStream) -> io::Result<(
                 return refuse(&connection, &format!("the agent already serves {MOST_SESSIONS} sessions, its limit"));
             };
             connection.write_all(b"ok\n")?;
-            return stream(daemon, &mut connection, &start);
+            stream(daemon, &mut connection, &start)
         }
-        _ => return not_understood(&connection, &request),
+        _ => not_understood(&connection, &request),
     }
-    Ok(())
 }
 
 fn not_understood(connection: &UnixStream, request: &str) -> io::Result<()> {

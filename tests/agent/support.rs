@@ -112,16 +112,30 @@ impl Drop for Net {
 
 /// Sends `count` datagrams of `size` bytes that all start with `mark`, from one namespace.
 pub fn send(from: &str, to: &str, port: u16, mark: &str, count: usize, size: usize) {
+    let status = sender(from, to, port, mark, count, size).status().expect("ip runs");
+    assert!(status.success(), "sending failed");
+}
+
+/// The command that does so.
+pub fn sender(from: &str, to: &str, port: u16, mark: &str, count: usize, size: usize) -> Command {
     let script = "import socket, sys\n\
         to, port, mark, count, size = sys.argv[1], int(sys.argv[2]), sys.argv[3].encode(), int(sys.argv[4]), int(sys.argv[5])\n\
         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
         for i in range(count): s.sendto(mark.ljust(size, b'.'), (to, port))\n";
-    let status = Command::new("ip")
-        .args(["netns", "exec", from, "python3", "-c", script, to])
-        .args([port.to_string(), mark.to_owned(), count.to_string(), size.to_string()])
-        .status()
-        .expect("ip runs");
-    assert!(status.success(), "sending failed");
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", from, "python3", "-c", script, to]);
+    command.args([port.to_string(), mark.to_owned(), count.to_string(), size.to_string()]);
+    command
+}
+
+/// A process that does not outlive the test.
+pub struct Killed(pub Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// A running agent; killed when dropped.
