@@ -167,15 +167,15 @@ impl Master {
             }
         }
         while let Some(segment) = self.segments.get((cursor.segment - self.flushed) as usize) {
-            while let Some(block) = first_block(&segment.blocks, cursor.offset) {
-                if out.len() >= limit {
-                    return None;
-                }
-                out.extend_from_slice(block);
+            let start = cursor.offset;
+            while out.len() + (cursor.offset - start) < limit
+                && let Some(block) = first_block(&segment.blocks, cursor.offset)
+            {
                 cursor.offset += block.len();
                 cursor.next += 1;
             }
-            if cursor.next == self.next {
+            out.extend_from_slice(segment.blocks.get(start..cursor.offset).unwrap_or_default());
+            if cursor.next == self.next || cursor.offset < segment.blocks.len() {
                 break;
             }
             cursor.segment += 1;

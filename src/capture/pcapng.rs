@@ -130,31 +130,63 @@ pub fn interface(out: &mut Vec<u8>, interface: &Interface<'_>) {
 
 /// Appends a packet: at most its data and [`PACKET_OVERHEAD`] bytes.
 pub fn packet(out: &mut Vec<u8>, packet: &Packet<'_>) {
-    block(out, PACKET, |out| {
-        let captured = packet.data.iter().map(|piece| piece.len()).sum::<usize>();
-        u32(out, packet.interface);
-        time(out, packet.time);
-        u32(out, captured as u32);
-        u32(out, packet.len);
-        for piece in packet.data {
-            out.extend_from_slice(piece);
+    // Written at one go around the data, not by field: this is done for every packet, and small copies add up.
+    let captured = packet.data.iter().map(|piece| piece.len()).sum::<usize>();
+    let flags = match packet.direction {
+        Direction::Unknown => None,
+        Direction::Inbound => Some(1),
+        Direction::Outbound => Some(2),
+    };
+    let mut options = Tail::new(captured);
+    if let Some(flags) = flags {
+        options.words([4 << 16 | 2, flags]);
+    }
+    if packet.dropped > 0 {
+        options.words([8 << 16 | 4, packet.dropped as u32, (packet.dropped >> 32) as u32]);
+    }
+    if let Some(id) = packet.id {
+        options.words([8 << 16 | 5, id as u32, (id >> 32) as u32]);
+    }
+    if flags.is_some() || packet.dropped > 0 || packet.id.is_some() {
+        options.words([0]);
+    }
+    let length = (28 + captured + options.length + 4) as u32;
+    options.words([length]);
+
+    let time = packet.time;
+    let head = [PACKET, length, packet.interface, (time >> 32) as u32, time as u32, captured as u32, packet.len];
+    out.reserve(length as usize);
+    out.extend_from_slice(head.map(u32::to_le_bytes).as_flattened());
+    for piece in packet.data {
+        out.extend_from_slice(piece);
+    }
+    out.extend_from_slice(options.bytes());
+}
+
+/// What follows the data of a packet: padding, options, length of the block.
+struct Tail {
+    bytes: [u8; PACKET_OVERHEAD],
+    length: usize,
+}
+
+impl Tail {
+    /// Starts with the padding of so many bytes of data.
+    fn new(captured: usize) -> Self {
+        Self { bytes: [0; PACKET_OVERHEAD], length: captured.next_multiple_of(4) - captured }
+    }
+
+    fn words<const N: usize>(&mut self, words: [u32; N]) {
+        for word in words {
+            if let Some(place) = self.bytes.get_mut(self.length..self.length + 4) {
+                place.copy_from_slice(&word.to_le_bytes());
+            }
+            self.length += 4;
         }
-        pad(out, captured);
-        match packet.direction {
-            Direction::Unknown => {}
-            Direction::Inbound => option(out, 2, &1_u32.to_le_bytes()),
-            Direction::Outbound => option(out, 2, &2_u32.to_le_bytes()),
-        }
-        if packet.dropped > 0 {
-            option(out, 4, &packet.dropped.to_le_bytes());
-        }
-        if let Some(id) = packet.id {
-            option(out, 5, &id.to_le_bytes());
-        }
-        if packet.direction != Direction::Unknown || packet.dropped > 0 || packet.id.is_some() {
-            end_of_options(out);
-        }
-    });
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
 }
 
 /// Appends the counters of an interface.
