@@ -9,6 +9,7 @@
     reason = "a test that can't go on has failed"
 )]
 
+mod agent;
 mod golden;
 mod support;
 mod torture;

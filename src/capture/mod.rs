@@ -1,7 +1,12 @@
-//! Where frames come from: files, streams of agents, sockets. The only place with `unsafe` code.
+//! Where frames come from: files, streams of agents, sockets. The only place with `unsafe`
+//! code, but for the agent's dealings with its own process.
 //!
 //! Owns the frame, the batch and the file formats. Never looks into a packet.
 
+#[cfg(feature = "agent")]
+pub mod af_packet;
+#[cfg(feature = "agent")]
+pub mod bpf;
 #[cfg(feature = "engine")]
 pub mod decoder;
 #[cfg(feature = "engine")]

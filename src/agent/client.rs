@@ -1,0 +1,164 @@
+//! The commands that `kubectl exec` runs beside the daemon: they ask it over its socket.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use super::session::{CHUNK, Start};
+use super::{Error, log, process};
+use crate::capture::pcapng;
+
+/// How long to wait, after the end of a stream, for the client to close: an exec that exits at once is known to lose the
+/// last of its output.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
+/// How long a command may take that has one answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How much of the stream's end is kept to tell whether it was on purpose: more than the block that says so.
+const TAIL: usize = 512;
+
+/// `/dev/null` by its device number: what a runtime gives to an exec without stdin.
+const NULL_DEVICE: u64 = 0x103;
+
+/// What `sniff-agent stream` was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Options {
+    /// Where to start.
+    pub(super) start: Start,
+    /// How long the client may send nothing on stdin before it counts as gone.
+    pub(super) heartbeat: Duration,
+    /// False if nothing is expected on stdin, not even its end.
+    pub(super) stdin: bool,
+}
+
+/// Copies the daemon's stream to stdout until the daemon ends it, stdout or stdin is closed, or the client is silent.
+///
+/// # Errors
+/// If there is no daemon, it refuses, or it goes without saying why.
+pub(super) fn stream(socket: &Path, options: &Options) -> Result<(), Error> {
+    process::be_nice(process::SESSION);
+    process::die_first();
+    let mut connection = ask(socket, &format!("stream {}", options.start.to_words()))?;
+    let watched = options.stdin && !is_null(&io::stdin());
+    if watched {
+        let heartbeat = options.heartbeat;
+        std::thread::spawn(move || watch_stdin(heartbeat));
+    }
+    // The standard library's stdout looks for line ends in all that it writes.
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    let mut stdout = stdout.map_err(|cause| Error::new(format!("cannot open stdout: {cause}")))?;
+    let mut buffer = vec![0; CHUNK];
+    let mut tail = Vec::with_capacity(2 * TAIL);
+    loop {
+        let count = match connection.read(&mut buffer) {
+            Ok(count) => count,
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => continue,
+            Err(cause) => return Err(Error::new(format!("cannot read from the agent: {cause}"))),
+        };
+        let bytes = buffer.get(..count).unwrap_or_default();
+        if bytes.is_empty() {
+            break;
+        }
+        match stdout.write_all(bytes) {
+            Ok(()) => {}
+            Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(cause) => return Err(Error::new(format!("cannot write to stdout: {cause}"))),
+        }
+        tail.extend_from_slice(bytes.get(count.saturating_sub(TAIL)..).unwrap_or_default());
+        tail.drain(..tail.len().saturating_sub(TAIL));
+    }
+    if !pcapng::is_ended(&tail) {
+        return Err(Error::new("the agent is gone without having said why")
+            .hint("the container's state tells more: kubectl get pod -o yaml"));
+    }
+    if watched {
+        // The thread that watches stdin ends the process as soon as the client closes.
+        std::thread::sleep(LAST_WORD);
+    }
+    Ok(())
+}
+
+/// Prints the daemon's status, one line of JSON.
+///
+/// # Errors
+/// If there is no daemon, or its answer cannot be passed on.
+pub(super) fn status(socket: &Path) -> Result<(), Error> {
+    let mut answer = String::new();
+    let read = ask(socket, "status")?.read_to_string(&mut answer);
+    read.map_err(|cause| Error::new(format!("cannot read from the agent: {cause}")))?;
+    match io::stdout().write_all(answer.as_bytes()) {
+        Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::new(format!("cannot write to stdout: {cause}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Ends the daemon and waits until it is gone.
+///
+/// # Errors
+/// If there is no daemon, or it does not go.
+pub(super) fn stop(socket: &Path) -> Result<(), Error> {
+    let mut connection = ask(socket, "stop")?;
+    let _ = connection.get_ref().set_read_timeout(Some(PATIENCE));
+    match connection.read_to_end(&mut Vec::new()) {
+        Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {
+            Err(Error::new(format!("the agent has not stopped within {} s", PATIENCE.as_secs())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Sends a request; returns the connection after its `ok`.
+fn ask(socket: &Path, request: &str) -> Result<BufReader<UnixStream>, Error> {
+    let mut connection = UnixStream::connect(socket).map_err(|cause| {
+        Error::new(format!("cannot reach the agent on {}: {cause}", socket.display()))
+            .hint("it runs as the first process of its container: sniff-agent run")
+    })?;
+    let unanswered = |cause: io::Error| Error::new(format!("cannot ask the agent for {request:?}: {cause}"));
+    connection.write_all(format!("{request}\n").as_bytes()).map_err(unanswered)?;
+    let mut connection = BufReader::with_capacity(CHUNK, connection);
+    let mut answer = String::new();
+    connection.read_line(&mut answer).map_err(unanswered)?;
+    match answer.trim_end() {
+        "ok" => Ok(connection),
+        "" => Err(Error::new("the agent closed the connection")),
+        refusal => Err(Error::new(refusal.trim_start_matches("error: "))),
+    }
+}
+
+/// Ends the process when stdin ends, or when nothing came on it for `heartbeat`.
+fn watch_stdin(heartbeat: Duration) {
+    let (beat, beats) = mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let mut stdin = io::stdin().lock();
+        let mut bytes = [0; 64];
+        while matches!(stdin.read(&mut bytes), Ok(1..)) {
+            // If one is waiting to be seen, it stands for both.
+            let _ = beat.try_send(());
+        }
+    });
+    loop {
+        match beats.recv_timeout(heartbeat) {
+            Ok(()) => {}
+            Err(RecvTimeoutError::Disconnected) => std::process::exit(0),
+            Err(RecvTimeoutError::Timeout) => {
+                let silent = Error::new(format!("the client was silent for {} s", heartbeat.as_secs()));
+                log(silent.hint("a client sends a byte on stdin every few seconds; without one, use --no-stdin"));
+                std::process::exit(1);
+            }
+        }
+    }
+}
+
+/// True for `/dev/null`, on which a client can send nothing.
+fn is_null(stdin: &io::Stdin) -> bool {
+    let metadata = stdin.as_fd().try_clone_to_owned().and_then(|stdin| File::from(stdin).metadata());
+    metadata.is_ok_and(|file| file.file_type().is_char_device() && file.rdev() == NULL_DEVICE)
+}

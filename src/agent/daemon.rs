@@ -1,0 +1,472 @@
+//! The container's first process: captures, keeps the master PCAP, serves sessions, and leaves by itself.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::json::{self, Object};
+use super::master::Master;
+use super::process::{self, Signals};
+use super::{Error, log, session};
+use crate::capture::af_packet::{self, Capture, Frame};
+use crate::capture::bpf::Program;
+use crate::capture::pcapng::{self, Packet};
+
+/// The most sessions at a time; each is a thread and a buffer.
+pub(super) const MOST_SESSIONS: usize = 8;
+
+/// The most connections at a time, those that only ask included.
+const MOST_CONNECTIONS: usize = 2 * MOST_SESSIONS;
+
+/// The most interfaces that are told apart. A pod has two.
+const MOST_INTERFACES: usize = 256;
+
+/// How often threads look whether the agent is to end, or anything is due.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How often the kernel is asked what it dropped, besides when a frame says that it did.
+const COUNT: Duration = Duration::from_secs(1);
+
+/// How long the capture goes on after it was told to stop: what was sent before arrives.
+const LINGER: Duration = Duration::from_millis(60);
+
+/// How long sessions may take to fetch the rest at the end: a pod that is deleted waits for its agent.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Stack of a thread that serves; its buffers are on the heap.
+const STACK: usize = 128 << 10;
+
+/// What `sniff-agent run` was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Options {
+    /// `namespace/name`, the prefix of interface names; empty for none.
+    pub(super) pod: String,
+    /// What to capture.
+    pub(super) filter: Program,
+    /// The same as the user wrote it.
+    pub(super) filter_text: String,
+    /// The most bytes kept of a frame.
+    pub(super) snaplen: u32,
+    /// Size of the master PCAP in bytes.
+    pub(super) buffer: usize,
+    /// Size of the ring in bytes.
+    pub(super) ring: usize,
+    /// How long to stay without a session.
+    pub(super) ttl: Duration,
+    /// How long to stay after the start in any case.
+    pub(super) armed_for: Duration,
+    /// Where to listen.
+    pub(super) socket: PathBuf,
+}
+
+/// What the threads share.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    pub(super) options: Options,
+    /// Tells this run of the agent, and so its packet numbers, from every other.
+    pub(super) boot: String,
+    ring: usize,
+    started: Instant,
+    state: Mutex<State>,
+    /// Signalled when there are packets, and when the agent ends.
+    changed: Condvar,
+    connections: AtomicUsize,
+}
+
+/// What the lock is around.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) master: Master,
+    pub(super) taps: Vec<Tap>,
+    pub(super) phase: Phase,
+    sessions: usize,
+    /// When the last session ended, or the agent started.
+    alone_since: Instant,
+    /// Frames that the kernel dropped.
+    dropped: u64,
+    /// The interface of the last frame: the kernel does not say where it dropped one, and that is the likeliest.
+    last: usize,
+}
+
+/// An interface that frames came from.
+#[derive(Debug)]
+pub(super) struct Tap {
+    /// Kernel's index; with the link type, what it is known by.
+    index: u32,
+    pub(super) link: u16,
+    /// Its name, with the pod before it.
+    pub(super) name: String,
+    /// Since when it is known, in nanoseconds since the Unix epoch.
+    pub(super) since: u64,
+    pub(super) received: u64,
+    pub(super) dropped: u64,
+    /// Those dropped since its last packet was stored.
+    dropped_before: u64,
+}
+
+/// How far the agent is from its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Capturing,
+    /// It was told to stop, for this reason; the capture may still add packets.
+    Stopping(String),
+    /// No packet follows.
+    Ended(String),
+}
+
+/// A session that counts until it is dropped.
+pub(super) struct Seat<'a>(&'a Daemon);
+
+/// Captures until told to stop, or until nobody has come for long.
+///
+/// # Errors
+/// What keeps it from starting, or from capturing on.
+pub(super) fn run(options: Options) -> Result<(), Error> {
+    let signals = Signals::hold();
+    process::be_nice(process::CAPTURE);
+    process::die_first();
+    process::reap_children();
+
+    let listener = listen(&options.socket)?;
+    let capture = Capture::open(&options.filter, options.snaplen, options.ring).map_err(|cause| cannot_open(&cause))?;
+    // Two of its threads wait in the kernel until the process ends, so it lives as long.
+    let daemon: &'static Daemon = Box::leak(Box::new(Daemon::new(options, capture.ring())));
+    daemon.lock().add_known_interfaces(&daemon.options.pod);
+    log(daemon.greeting());
+    std::thread::spawn(move || daemon.stop(signals.wait()));
+    std::thread::spawn(move || daemon.accept(&listener));
+    let capturing = std::thread::spawn(move || daemon.capture(capture));
+    daemon.wait_for_the_end();
+    let captured = capturing.join().unwrap_or_else(|_| Err(io::Error::other("its thread panicked")));
+    let _ = std::fs::remove_file(&daemon.options.socket);
+    captured.map_err(|cause| Error::new(format!("cannot go on capturing: {cause}")))
+}
+
+impl Daemon {
+    fn new(options: Options, ring: usize) -> Self {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/uuid");
+        let boot = boot.map_or_else(|_| format!("{:x}", now()), |uuid| uuid.trim().to_owned());
+        let state = State {
+            master: Master::new(options.buffer, options.snaplen),
+            taps: Vec::new(),
+            phase: Phase::Capturing,
+            sessions: 0,
+            alone_since: Instant::now(),
+            dropped: 0,
+            last: 0,
+        };
+        Self {
+            options,
+            boot,
+            ring,
+            started: Instant::now(),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            connections: AtomicUsize::new(0),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the lock back until something changes, or for `time`.
+    pub(super) fn wait<'a>(&self, state: MutexGuard<'a, State>, time: Duration) -> MutexGuard<'a, State> {
+        self.changed.wait_timeout(state, time).map_or_else(|poison| poison.into_inner().0, |(state, _)| state)
+    }
+
+    /// Ends the agent for that reason.
+    pub(super) fn stop(&self, why: &str) {
+        let mut state = self.lock();
+        if state.phase == Phase::Capturing {
+            log(format_args!("stopping: {why}"));
+            state.phase = Phase::Stopping(why.to_owned());
+        }
+        self.changed.notify_all();
+    }
+
+    /// Captures until told to stop, and a little longer; then nothing follows.
+    fn capture(&self, mut capture: Capture) -> io::Result<()> {
+        let result = self.fill(&mut capture);
+        let mut state = self.lock();
+        let why = match (&result, &state.phase) {
+            (Err(cause), _) => format!("the capture failed: {cause}"),
+            (Ok(()), Phase::Stopping(why) | Phase::Ended(why)) => why.clone(),
+            (Ok(()), Phase::Capturing) => String::new(),
+        };
+        state.phase = Phase::Ended(why);
+        self.changed.notify_all();
+        result
+    }
+
+    /// Moves frames from the ring to the master PCAP.
+    fn fill(&self, capture: &mut Capture) -> io::Result<()> {
+        let mut asked = Instant::now();
+        let mut stopping = None;
+        loop {
+            let mut losing = false;
+            if let Some(block) = capture.block(if stopping.is_some() { LINGER / 4 } else { TICK })? {
+                let mut state = self.lock();
+                for frame in block.frames() {
+                    losing |= frame.losing;
+                    state.store(&frame, &self.options.pod);
+                }
+                drop(state);
+                self.changed.notify_all();
+            }
+            if losing || asked.elapsed() >= COUNT {
+                asked = Instant::now();
+                let dropped = capture.dropped()?;
+                self.lock().lose(dropped);
+            }
+            match stopping {
+                None if self.lock().phase != Phase::Capturing => stopping = Some(Instant::now()),
+                Some(since) if since.elapsed() >= LINGER => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Returns when the capture has ended and the sessions have had what there was.
+    fn wait_for_the_end(&self) {
+        let mut state = self.lock();
+        let mut ended = None;
+        loop {
+            match &state.phase {
+                Phase::Capturing => {
+                    let alone = state.sessions == 0 && state.alone_since.elapsed() >= self.options.ttl;
+                    if alone && self.started.elapsed() >= self.options.armed_for {
+                        drop(state);
+                        self.stop(&format!("no session for {} s", self.options.ttl.as_secs()));
+                        state = self.lock();
+                    }
+                }
+                Phase::Stopping(_) => {}
+                Phase::Ended(_) => {
+                    let since = *ended.get_or_insert_with(Instant::now);
+                    if state.sessions == 0 || since.elapsed() >= GRACE {
+                        return;
+                    }
+                }
+            }
+            drop(state);
+            std::thread::sleep(TICK);
+            state = self.lock();
+        }
+    }
+
+    /// Gives each connection a thread, up to the limit.
+    fn accept(&'static self, listener: &UnixListener) {
+        for connection in listener.incoming() {
+            match connection {
+                Ok(connection) => self.serve(connection),
+                // Out of descriptors, say: it passes.
+                Err(_) => std::thread::sleep(TICK),
+            }
+        }
+    }
+
+    fn serve(&'static self, connection: UnixStream) {
+        if self.connections.fetch_add(1, Ordering::Relaxed) >= MOST_CONNECTIONS {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            // Whoever does not read this is gone.
+            let _ = session::refuse(&connection, &format!("the agent already has {MOST_CONNECTIONS} connections"));
+            return;
+        }
+        let served = std::thread::Builder::new().stack_size(STACK).spawn(move || {
+            process::be_nice(process::SESSION);
+            // Whatever ends it, the other side has seen it or is gone.
+            let _ = session::serve(self, connection);
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+        });
+        if served.is_err() {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A place for one more session, unless all are taken.
+    pub(super) fn seat(&self) -> Option<Seat<'_>> {
+        let mut state = self.lock();
+        (state.sessions < MOST_SESSIONS).then(|| {
+            state.sessions += 1;
+            Seat(self)
+        })
+    }
+
+    fn greeting(&self) -> String {
+        let state = self.lock();
+        let names: Vec<&str> = state.taps.iter().map(|tap| tap.name.as_str()).collect();
+        let filter = match self.options.filter_text.as_str() {
+            "" => String::new(),
+            text => format!(", filter {text:?}"),
+        };
+        format!(
+            "sniff-agent {}: capturing on {} (ring {} KiB, master PCAP {} KiB, snaplen {}{filter})",
+            env!("CARGO_PKG_VERSION"),
+            names.join(", "),
+            self.ring >> 10,
+            state.master.size() >> 10,
+            self.options.snaplen,
+        )
+    }
+
+    /// What `sniff-agent status` prints.
+    pub(super) fn status(&self) -> String {
+        let state = self.lock();
+        let (first, next) = (state.master.first(), state.master.next());
+        let span = state.master.oldest().map_or(0, |oldest| now().saturating_sub(oldest));
+        let taps = state.taps.iter().map(|tap| {
+            Object::new()
+                .text("name", &tap.name)
+                .raw("link", tap.link)
+                .raw("received", tap.received)
+                .raw("dropped", tap.dropped)
+                .end()
+        });
+        Object::new()
+            .text("version", env!("CARGO_PKG_VERSION"))
+            .raw("protocol", pcapng::PROTOCOL)
+            .text("boot", &self.boot)
+            .text("pod", &self.options.pod)
+            .raw("age", self.started.elapsed().as_secs())
+            .raw("packets", next - 1)
+            .raw("first", first)
+            .raw("next", next)
+            .raw("drops", state.dropped)
+            .raw("buffer", Object::new().raw("used", state.master.used()).raw("size", state.master.size()).end())
+            .raw("ring", self.ring)
+            .raw("span", format_args!("{}.{:03}", span / 1_000_000_000, span / 1_000_000 % 1000))
+            .raw("sessions", state.sessions)
+            .text("filter", &self.options.filter_text)
+            .raw("snaplen", self.options.snaplen)
+            .raw("ttl", self.options.ttl.as_secs())
+            .list("interfaces", taps)
+            .end()
+    }
+
+    /// The hello of a session.
+    pub(super) fn hello(&self, state: &State) -> String {
+        Object::new()
+            .text("version", env!("CARGO_PKG_VERSION"))
+            .raw("protocol", pcapng::PROTOCOL)
+            .text("boot", &self.boot)
+            .text("pod", &self.options.pod)
+            .raw("first", state.master.first())
+            .raw("next", state.master.next())
+            .list("interfaces", state.taps.iter().map(|tap| json::text(&tap.name)))
+            .text("filter", &self.options.filter_text)
+            .raw("snaplen", self.options.snaplen)
+            .raw("buffer", state.master.size())
+            .end()
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.sessions -= 1;
+        state.alone_since = Instant::now();
+    }
+}
+
+impl State {
+    /// Stores a frame under the next number.
+    fn store(&mut self, frame: &Frame<'_>, pod: &str) {
+        let Some(at) = self.tap(frame.interface, frame.link, pod) else {
+            self.dropped += 1;
+            return;
+        };
+        self.last = at;
+        let tap = &mut self.taps[at];
+        let (addresses, tag, rest) = &frame.data;
+        self.master.push(Packet {
+            interface: at as u32,
+            time: frame.time,
+            len: frame.len,
+            data: &[addresses, tag.as_ref().map_or(&[], |tag| tag), rest],
+            direction: frame.direction,
+            id: None,
+            dropped: std::mem::take(&mut tap.dropped_before),
+        });
+        tap.received += 1;
+    }
+
+    /// The place of an interface in the list, which grows if it is new; none if the list is full.
+    fn tap(&mut self, index: u32, link: u16, pod: &str) -> Option<usize> {
+        let known = self.taps.iter().position(|tap| tap.index == index && tap.link == link);
+        if known.is_some() || self.taps.len() == MOST_INTERFACES {
+            return known;
+        }
+        let name = af_packet::interface_name(index).unwrap_or_else(|| format!("if{index}"));
+        let name = if pod.is_empty() { name } else { format!("{pod}:{name}") };
+        self.taps.push(Tap { index, link, name, since: now(), received: 0, dropped: 0, dropped_before: 0 });
+        Some(self.taps.len() - 1)
+    }
+
+    /// Lists the interfaces that are there at the start, so that a session knows them before their first frame.
+    fn add_known_interfaces(&mut self, pod: &str) {
+        for (index, link) in af_packet::interfaces() {
+            self.tap(index, link, pod);
+        }
+    }
+
+    /// Takes over the kernel's count of dropped frames.
+    fn lose(&mut self, dropped: u64) {
+        let lost = dropped.saturating_sub(self.kernel_dropped());
+        if let Some(tap) = self.taps.get_mut(self.last).filter(|_| lost > 0) {
+            tap.dropped += lost;
+            tap.dropped_before += lost;
+            self.dropped += lost;
+        }
+    }
+
+    /// How many of the kernel's drops are counted already.
+    fn kernel_dropped(&self) -> u64 {
+        self.taps.iter().map(|tap| tap.dropped).sum()
+    }
+}
+
+/// Nanoseconds since the Unix epoch.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64)
+}
+
+/// Listens where only root of this container comes. A socket that nobody listens on any more is removed.
+fn listen(path: &Path) -> Result<UnixListener, Error> {
+    let cannot = |cause: io::Error| {
+        let error = Error::new(format!("cannot listen on {}: {cause}", path.display()));
+        match cause.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                error.hint("the agent needs a directory that it can write: run it as root, or give --socket")
+            }
+            _ => error,
+        }
+    };
+    if UnixStream::connect(path).is_ok() {
+        return Err(Error::new(format!("an agent already listens on {}", path.display()))
+            .hint("`sniff-agent status` tells about it, `sniff-agent stop` ends it"));
+    }
+    if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
+        std::fs::remove_file(path).map_err(cannot)?;
+    }
+    let listener = UnixListener::bind(path).map_err(cannot)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(cannot)?;
+    Ok(listener)
+}
+
+fn cannot_open(cause: &io::Error) -> Error {
+    let error = Error::new(format!("cannot open the capture: {cause}"));
+    match cause.kind() {
+        io::ErrorKind::PermissionDenied => error.hint(
+            "the capability NET_RAW is missing: the container needs securityContext.capabilities.add: [NET_RAW] and \
+             runAsUser: 0",
+        ),
+        io::ErrorKind::OutOfMemory => error.hint("ask for less with --ring"),
+        io::ErrorKind::InvalidInput => error.hint("the kernel refuses the program given by --filter"),
+        _ => error,
+    }
+}

@@ -1,0 +1,64 @@
+//! What the agent asks of the kernel for its own process: priority, signals, children.
+#![allow(unsafe_code, reason = "the standard library has no signals and no priority")]
+
+use std::ffi::c_int;
+use std::mem::MaybeUninit;
+
+/// How nice capturing is to the target: the CPU is the target's first.
+pub(super) const CAPTURE: Niceness = Niceness(10);
+
+/// How nice sending is: packets that are stored can wait, those in the ring cannot.
+pub(super) const SESSION: Niceness = Niceness(15);
+
+/// How readily a thread leaves the CPU to others, up to 19.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Niceness(c_int);
+
+/// What ends the agent.
+const ENDING: [(c_int, &str); 3] = [(libc::SIGTERM, "SIGTERM"), (libc::SIGINT, "SIGINT"), (libc::SIGHUP, "SIGHUP")];
+
+/// Signals that are held back for [`Signals::wait`].
+pub(super) struct Signals(libc::sigset_t);
+
+impl Signals {
+    /// Holds back the signals that end the agent, in this thread and those that it starts. The kernel throws away what a
+    /// PID 1 has not asked for, so they must be waited for rather than left alone.
+    pub(super) fn hold() -> Self {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: sigemptyset initialises the set; the other calls get the initialised one.
+        unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            let mut set = set.assume_init();
+            for (signal, _) in ENDING {
+                libc::sigaddset(&raw mut set, signal);
+            }
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+            Self(set)
+        }
+    }
+
+    /// Waits for one; returns its name.
+    pub(super) fn wait(&self) -> &'static str {
+        let mut signal = 0;
+        // SAFETY: the set is initialised; sigwait writes one number.
+        unsafe { libc::sigwait(&raw const self.0, &raw mut signal) };
+        ENDING.iter().find(|(number, _)| *number == signal).map_or("signal", |(_, name)| name)
+    }
+}
+
+/// Makes this thread, and those that it starts, yield to others. A refusal is no reason not to work.
+pub(super) fn be_nice(niceness: Niceness) {
+    // SAFETY: a plain call; process 0 is the calling thread.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness.0) };
+}
+
+/// Makes the process the first to die when memory runs out. A refusal is no reason not to work.
+pub(super) fn die_first() {
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+}
+
+/// Lets the kernel reap the children that a PID 1 inherits: processes of an exec whose parent died.
+pub(super) fn reap_children() {
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}

@@ -1,0 +1,502 @@
+//! The agent on real sockets, in network namespaces that these tests make and remove.
+//!
+//! They need root, as capturing does, and fail without it rather than pass unseen.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use kubectl_sniff::capture::decoder::Decoder;
+use kubectl_sniff::capture::{Batch, Note};
+use support::{Block, Killed, Net, binary, build, exit_code, ids, marked, packets, said, send, sender, sh, until};
+
+/// `1..=last`.
+fn numbers(last: u64) -> Vec<u64> {
+    (1..=last).collect()
+}
+
+fn hello(blocks: &[Block]) -> &serde_json::Value {
+    match blocks {
+        [Block::Section, Block::Hello(hello), ..] => hello,
+        _ => panic!("no hello: {blocks:?}"),
+    }
+}
+
+/// The packets flushed according to the notes: first number and count of each.
+fn flushed(blocks: &[Block]) -> Vec<(u64, u64)> {
+    let note = |block: &Block| match block {
+        Block::Flushed(note) => Some((note["from"].as_u64()?, note["count"].as_u64()?)),
+        _ => None,
+    };
+    blocks.iter().filter_map(note).collect()
+}
+
+fn interface_names<'a>(blocks: &'a [Block]) -> Vec<&'a str> {
+    let name = |block: &'a Block| match block {
+        Block::Interface { name, .. } => Some(name.as_str()),
+        _ => None,
+    };
+    blocks.iter().filter_map(name).collect()
+}
+
+#[test]
+fn what_is_sent_is_captured_and_numbered_without_holes() {
+    let net = Net::new();
+    let mut agent = net.agent(&[]);
+    let stream = agent.stream(&[]);
+    send(&net.peer, "10.9.0.2", 7777, "to-the-pod", 500, 100);
+    send(&net.pod, "10.9.0.1", 7777, "from-the-pod", 500, 100);
+    stream.await_marks("from-the-pod", 500);
+    agent.stop();
+    let path = stream.path.clone();
+    let blocks = stream.end();
+
+    let packets = packets(&blocks);
+    assert_eq!(ids(&blocks), numbers(packets.len() as u64));
+    let (inward, outward) = (marked(&blocks, "to-the-pod"), marked(&blocks, "from-the-pod"));
+    // An ICMP error quotes what it answers, and goes the other way.
+    let udp = |packet: &&&support::Packet| packet.data[23] == 17;
+    let inward: Vec<_> = inward.iter().filter(udp).collect();
+    let outward: Vec<_> = outward.iter().filter(udp).collect();
+    assert_eq!((inward.len(), outward.len()), (500, 500));
+    assert!(inward.iter().all(|packet| packet.flags == 1) && outward.iter().all(|packet| packet.flags == 2));
+    assert!(inward.iter().all(|packet| packet.len == 142 && packet.data.len() == 142));
+    assert!(packets.windows(2).all(|pair| pair[0].time <= pair[1].time));
+
+    let names = interface_names(&blocks);
+    assert_eq!(names, ["shop/web-1:lo", "shop/web-1:eth0"]);
+    assert!(packets.iter().all(|packet| names[packet.interface as usize] == "shop/web-1:eth0"));
+    assert_eq!(hello(&blocks)["pod"], "shop/web-1");
+    assert_eq!(hello(&blocks)["interfaces"], serde_json::json!(names));
+
+    // Wireshark reads the same, with no complaint. Our custom blocks are rows too there, of no interface.
+    let read = |filter: &str| {
+        let output = Command::new("tshark").arg("-r").arg(&path).args(["-Y", filter]).output().expect("tshark runs");
+        let complaints =
+            said(&output).replace("Running as user \"root\" and group \"root\". This could be dangerous.", "");
+        assert_eq!(complaints.trim(), "");
+        String::from_utf8_lossy(&output.stdout).lines().count()
+    };
+    assert_eq!(read("frame.interface_name == \"shop/web-1:eth0\""), packets.len());
+    assert_eq!(read("udp.port == 7777 && !icmp"), 1000);
+    assert_eq!(read("_ws.malformed"), 0);
+}
+
+#[test]
+fn loopback_is_seen_once() {
+    let net = Net::new();
+    let mut agent = net.agent(&[]);
+    let stream = agent.stream(&[]);
+    send(&net.pod, "127.0.0.1", 7777, "to-itself", 20, 50);
+    stream.await_marks("to-itself", 20);
+    agent.stop();
+    let blocks = stream.end();
+    let marked = marked(&blocks, "to-itself");
+    let udp = marked.iter().filter(|packet| packet.data[23] == 17).count();
+    assert_eq!(udp, 20);
+    assert!(marked.iter().all(|packet| packet.interface == 0));
+}
+
+#[test]
+fn vlan_tags_are_put_back() {
+    let net = Net::new();
+    let mut agent = net.agent(&["--snaplen", "60"]);
+    let stream = agent.stream(&[]);
+    // Written as frames, so that it does not take a kernel with VLAN interfaces. The receiving one takes the tag out.
+    let script = "import socket\n\
+        s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n\
+        s.bind(('eth0', 0))\n\
+        ends = bytes.fromhex('020000000002 020000000001')\n\
+        for tag in ('', '81002007', '88a80009'): s.send(ends + bytes.fromhex(tag + '88b5') + b'tagged'.ljust(100))\n";
+    let sent = Command::new("ip").args(["netns", "exec", &net.peer, "python3", "-c", script]).status();
+    assert!(sent.expect("ip runs").success());
+    stream.await_marks("tagged", 3);
+    agent.stop();
+    let blocks = stream.end();
+    let [plain, inner, outer] = marked(&blocks, "tagged")[..] else { panic!("{blocks:?}") };
+    assert_eq!((&plain.data[12..14], plain.len, plain.data.len()), (&[0x88, 0xb5][..], 114, 60));
+    assert_eq!((&inner.data[12..18], inner.len, inner.data.len()), (&[0x81, 0, 0x20, 7, 0x88, 0xb5][..], 118, 60));
+    assert_eq!((&outer.data[12..18], outer.len, outer.data.len()), (&[0x88, 0xa8, 0, 9, 0x88, 0xb5][..], 118, 60));
+}
+
+#[test]
+fn no_packet_gets_past_the_filter() {
+    let net = Net::new();
+    let program = sh("tcpdump -y EN10MB -ddd udp dst port 7777 2>/dev/null").trim().replace('\n', ",");
+    let mut noise = sender(&net.peer, "10.9.0.2", 9, "noise", usize::MAX >> 1, 20).spawn().map(Killed);
+    let Killed(noise) = noise.as_mut().expect("ip runs");
+    let counter = format!("ip netns exec {} cat /sys/class/net/eth0/statistics/tx_packets", net.peer);
+    until("there is noise", || sh(&counter).trim().parse::<u64>().expect("a number") > 1000);
+    // What slips in between two system calls does so rarely: many starts.
+    let start = || net.agent(&["--filter", &program, "--filter-text", "udp dst port 7777"]);
+    for _ in 0..15 {
+        let mut agent = start();
+        assert_eq!(agent.status("packets"), 0);
+        agent.stop();
+    }
+    let mut agent = start();
+    let stream = agent.stream(&[]);
+    send(&net.peer, "10.9.0.2", 7777, "wanted", 50, 20);
+    stream.await_marks("wanted", 50);
+    assert_eq!(noise.try_wait().expect("a child"), None, "the noise must last longer than the test");
+    agent.stop();
+    let blocks = stream.end();
+    assert_eq!((packets(&blocks).len(), marked(&blocks, "wanted").len()), (50, 50));
+    assert_eq!(hello(&blocks)["filter"], "udp dst port 7777");
+}
+
+#[test]
+fn a_filter_holds_on_interfaces_without_ethernet() {
+    let net = Net::new();
+    let program = sh("tcpdump -y EN10MB -ddd udp dst port 7777 2>/dev/null").trim().replace('\n', ",");
+    let mut agent = net.agent(&["--filter", &program]);
+    let stream = agent.stream(&[]);
+    // Also an interface that comes later than the agent.
+    let script = "import fcntl, socket, struct, subprocess\n\
+        tun = open('/dev/net/tun', 'r+b', buffering=0)\n\
+        fcntl.ioctl(tun, 0x400454ca, struct.pack('16sH', b'tun0', 0x1001))\n\
+        subprocess.run('ip link set tun0 up && ip addr add 10.8.0.1/24 dev tun0', shell=True, check=True)\n\
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+        for port in (7778, 7777): s.sendto(b'through-the-tunnel', ('10.8.0.2', port))\n\
+        input()\n";
+    let sender = net.in_pod("python3").args(["-c", script]).stdin(Stdio::piped()).spawn();
+    let mut sender = sender.expect("ip runs");
+    stream.await_marks("through-the-tunnel", 1);
+    // The interface lasts as long as its process. One that is gone when its first packet is read has no name.
+    sender.stdin.as_mut().expect("a pipe").write_all(b"\n").expect("it reads");
+    assert_eq!(exit_code(&mut sender), Some(0));
+    agent.stop();
+    let blocks = stream.end();
+    let [packet] = packets(&blocks)[..] else { panic!("{blocks:?}") };
+    assert_eq!((packet.data[0], packet.len, packet.flags), (0x45, 20 + 8 + 18, 2));
+    let link = |block: &Block| matches!(block, Block::Interface { name, link: 101, .. } if name == "shop/web-1:tun0");
+    assert!(blocks.iter().any(link), "{blocks:?}");
+}
+
+#[test]
+fn the_snaplen_cuts_but_keeps_the_length() {
+    let net = Net::new();
+    let mut agent = net.agent(&["--snaplen", "64"]);
+    send(&net.peer, "10.9.0.2", 7777, "long", 10, 1000);
+    until("packets", || agent.status("packets") >= 10);
+    let blocks = agent.rest(&[]);
+    let long = marked(&blocks, "long");
+    assert!(long.len() >= 10 && long.iter().all(|packet| packet.data.len() == 64));
+    assert_eq!(long.iter().filter(|packet| packet.len == 1042).count(), 10);
+    assert!(blocks.iter().any(|block| matches!(block, Block::Interface { snaplen: 64, .. })));
+}
+
+#[test]
+fn what_was_flushed_is_reported_to_the_packet() {
+    let net = Net::new();
+    let mut agent = net.agent(&["--buffer", "1Mi"]);
+    send(&net.pod, "10.9.0.1", 7777, "much", 5000, 1000);
+    until("packets", || agent.status("packets") >= 5000);
+    let blocks = agent.rest(&["--from", "1"]);
+    let [(1, count)] = flushed(&blocks)[..] else { panic!("{:?}", flushed(&blocks)) };
+    assert!((3000..5000).contains(&count), "{count}");
+    let kept = ids(&blocks);
+    assert_eq!(kept, (count + 1..=count + kept.len() as u64).collect::<Vec<_>>());
+    let Some(Block::End(end)) = blocks.last() else { panic!("no end") };
+    assert_eq!(end["next"], count + kept.len() as u64 + 1);
+    // Whoever asks for no certain packet misses none.
+    assert_eq!(hello(&blocks)["first"], count + 1);
+}
+
+#[test]
+fn what_the_kernel_dropped_is_counted_to_the_packet() {
+    let net = Net::new();
+    let program = sh("tcpdump -y EN10MB -ddd udp dst port 7777 2>/dev/null").trim().replace('\n', ",");
+    let mut agent = net.agent(&["--ring", "512Ki", "--filter", &program]);
+    let stream = agent.stream(&[]);
+    send(&net.pod, "10.9.0.1", 7777, "before", 10, 1000);
+    stream.await_marks("before", 10);
+    // An agent that does not run lets the ring overflow.
+    sh(&format!("kill -STOP {}", agent.child.id()));
+    send(&net.pod, "10.9.0.1", 7777, "during", 5000, 1000);
+    sh(&format!("kill -CONT {}", agent.child.id()));
+    until("the drops are counted", || agent.status("drops") > 0);
+    send(&net.pod, "10.9.0.1", 7777, "after", 10, 1000);
+    stream.await_marks("after", 10);
+    let dropped = agent.status("drops");
+    agent.stop();
+    let blocks = stream.end();
+    let packets = packets(&blocks);
+    assert_eq!(packets.len() as u64 + dropped, 5020);
+    assert_eq!(ids(&blocks), numbers(packets.len() as u64));
+    assert_eq!(packets.iter().map(|packet| packet.dropped).sum::<u64>(), dropped);
+    let counted = |block: &&Block| matches!(block, Block::Statistics { interface: 1, .. });
+    let received = packets.len() as u64;
+    assert_eq!(blocks.iter().rfind(counted), Some(&Block::Statistics { interface: 1, received, dropped }));
+}
+
+#[test]
+fn the_plugin_reads_what_the_agent_writes() {
+    let net = Net::new();
+    let mut agent = net.agent(&["--snaplen", "100"]);
+    let stream = agent.stream(&["--from", "1"]);
+    send(&net.peer, "10.9.0.2", 7777, "x", 100, 200);
+    stream.await_marks("x", 100);
+    agent.stop();
+    let path = stream.path.clone();
+    let blocks = stream.end();
+    let mut batch = Batch { bytes: std::fs::read(path).expect("its file"), ..Batch::default() };
+    let used = Decoder::new("agent").decode(&mut batch, 0).expect("a capture");
+    assert_eq!(used, batch.bytes.len());
+    let written = packets(&blocks);
+    assert_eq!(batch.frames.len(), written.len());
+    for ((frame, stored), packet) in batch.frames().zip(&batch.frames).zip(written) {
+        assert_eq!((stored.id, frame.data, frame.len as usize), (Some(packet.id), &packet.data[..], packet.len));
+        assert_eq!(frame.time.0.cast_unsigned(), packet.time);
+    }
+    assert_eq!(batch.interfaces[1].pod.as_deref(), Some("shop/web-1"));
+    assert!(matches!(&batch.notes[0], Note::Hello(json) if json.contains("\"protocol\":1")), "{:?}", batch.notes);
+    assert!(matches!(batch.notes.last(), Some(Note::End(json)) if json.contains("asked to stop")), "{:?}", batch.notes);
+}
+
+#[test]
+fn a_session_that_does_not_read_holds_nobody_up_and_learns_what_it_missed() {
+    let net = Net::new();
+    let agent = net.agent(&["--buffer", "1Mi"]);
+    let mut slow = agent.client(&["stream", "--no-stdin"]).stdout(Stdio::piped()).spawn().expect("the agent runs");
+    let quick = agent.stream(&[]);
+    for _ in 0..20 {
+        send(&net.pod, "10.9.0.1", 7777, "flood", 300, 1000);
+    }
+    quick.await_marks("flood", 6000);
+    let mut stop = agent.client(&["stop"]).spawn().expect("the agent runs");
+    let mut bytes = Vec::new();
+    slow.stdout.take().expect("a pipe").read_to_end(&mut bytes).expect("its output");
+    assert_eq!((exit_code(&mut slow), exit_code(&mut stop)), (Some(0), Some(0)));
+    let (slow, quick) = (support::parse(&bytes), quick.end());
+
+    assert_eq!(flushed(&quick), []);
+    assert_eq!(ids(&quick), numbers(packets(&quick).len() as u64));
+    let missed: u64 = flushed(&slow).iter().map(|(_, count)| count).sum();
+    assert!(missed > 0);
+    assert_eq!(missed + packets(&slow).len() as u64, packets(&quick).len() as u64);
+    for (from, count) in flushed(&slow) {
+        assert!(!ids(&slow).iter().any(|id| (from..from + count).contains(id)));
+    }
+}
+
+#[test]
+fn two_sessions_get_the_same_packets() {
+    let net = Net::new();
+    let mut agent = net.agent(&[]);
+    let first = agent.stream(&[]);
+    send(&net.peer, "10.9.0.2", 7777, "early", 100, 10);
+    first.await_marks("early", 100);
+    let second = agent.stream(&["--since", "60"]);
+    let third = agent.stream(&["--now"]);
+    send(&net.peer, "10.9.0.2", 7777, "late", 100, 10);
+    first.await_marks("late", 100);
+    agent.stop();
+    let (first, second, third) = (first.end(), second.end(), third.end());
+    assert_eq!(packets(&first), packets(&second));
+    assert_eq!(marked(&third, "early"), Vec::<&support::Packet>::new());
+    assert_eq!(marked(&third, "late"), marked(&first, "late"));
+}
+
+#[test]
+fn a_cut_session_resumes_where_it_was() {
+    let net = Net::new();
+    let mut agent = net.agent(&[]);
+    send(&net.pod, "10.9.0.1", 7777, "x", 100, 10);
+    until("packets", || agent.status("packets") >= 100);
+    let stream = agent.stream(&["--from", "41"]);
+    stream.await_marks("x", 60);
+    let boot = hello(&stream.blocks())["boot"].as_str().expect("text").to_owned();
+    assert_eq!(ids(&stream.blocks())[0], 41);
+    drop(stream);
+    let same = agent.stream(&["--from", "42", "--boot", &boot]);
+    let other = agent.stream(&["--from", "42", "--boot", "another"]);
+    agent.stop();
+    let (same, other) = (same.end(), other.end());
+    assert_eq!((ids(&same)[0], flushed(&same)), (42, vec![]));
+    assert_eq!((ids(&other)[0], flushed(&other)), (1, vec![]));
+}
+
+#[test]
+fn an_idle_session_has_a_heartbeat_and_a_stopped_one_an_end() {
+    let net = Net::new();
+    let mut agent = net.agent(&[]);
+    let stream = agent.stream(&[]);
+    send(&net.peer, "10.9.0.2", 7777, "one", 1, 10);
+    let beats = |blocks: &[Block]| {
+        blocks.iter().filter(|block| matches!(block, Block::Statistics { interface: 1, .. })).count()
+    };
+    until("three heartbeats", || beats(&stream.blocks()) >= 3);
+    agent.stop();
+    assert!(!net.socket().exists());
+    let mut printed = String::new();
+    agent.child.stdout.take().expect("a pipe").read_to_string(&mut printed).expect("text");
+    assert_eq!(printed, "", "stdout of the first process is logged on the node");
+
+    let blocks = stream.end();
+    let received = packets(&blocks).len() as u64;
+    let counted = |block: &&Block| matches!(block, Block::Statistics { interface: 1, .. });
+    assert_eq!(blocks.iter().rfind(counted), Some(&Block::Statistics { interface: 1, received, dropped: 0 }),);
+    let Some(Block::End(end)) = blocks.last() else { panic!("no end") };
+    assert_eq!((end["next"].as_u64(), end["why"].as_str()), (Some(received + 1), Some("asked to stop")));
+}
+
+#[test]
+fn a_stream_ends_with_its_client() {
+    let net = Net::new();
+    let agent = net.agent(&[]);
+    let start = |arguments: &[&str]| {
+        let mut command = agent.client(&["stream"]);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("the agent runs")
+    };
+    // stdin ends.
+    let mut closed = start(&[]);
+    drop(closed.stdin.take());
+    assert_eq!(exit_code(&mut closed), Some(0));
+    // stdout is closed.
+    let mut deaf = start(&[]);
+    drop(deaf.stdout.take());
+    assert_eq!(exit_code(&mut deaf), Some(0));
+    // Nothing comes on stdin for long.
+    let mut silent = start(&["--heartbeat", "1"]);
+    let open = silent.stdin.take();
+    let silent = silent.wait_with_output().expect("it ends");
+    drop(open);
+    assert_eq!(silent.status.code(), Some(1));
+    assert!(said(&silent).starts_with("error: the client was silent for 1 s\nhint: "), "{}", said(&silent));
+    // As long as something comes, it stays.
+    let mut alive = start(&["--heartbeat", "2"]);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        alive.stdin.as_mut().expect("a pipe").write_all(b".").expect("it reads");
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(alive.try_wait().expect("a child"), None);
+    }
+    // A client that is killed leaves no session behind.
+    alive.kill().expect("a child");
+    alive.wait().expect("a child");
+    until("no session is left", || agent.status("sessions") == 0);
+}
+
+#[test]
+fn sessions_are_limited() {
+    let net = Net::new();
+    let agent = net.agent(&[]);
+    let sessions: Vec<_> = (0..8).map(|_| agent.stream(&[])).collect();
+    let ninth = agent.client(&["stream"]).output().expect("the agent runs");
+    assert_eq!(ninth.status.code(), Some(1));
+    assert_eq!(said(&ninth), "error: the agent already serves 8 sessions, its limit\n");
+    drop(sessions);
+    until("no session is left", || agent.status("sessions") == 0);
+    drop(agent.stream(&[]));
+}
+
+#[test]
+fn it_leaves_when_nobody_comes() {
+    let net = Net::new();
+    let mut agent = net.agent(&["--ttl", "1"]);
+    let stream = agent.stream(&[]);
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(agent.child.try_wait().expect("a child"), None, "it stays while there is a session");
+    drop(stream);
+    assert_eq!(exit_code(&mut agent.child), Some(0));
+    drop(agent);
+
+    let mut armed = net.agent(&["--ttl", "0", "--armed-for", "3"]);
+    let begun = Instant::now();
+    assert_eq!(exit_code(&mut armed.child), Some(0));
+    assert!(begun.elapsed() > Duration::from_secs(2));
+}
+
+#[test]
+fn a_signal_ends_it_with_a_word_to_its_sessions() {
+    let net = Net::new();
+    let mut agent = net.agent(&[]);
+    let stream = agent.stream(&[]);
+    sh(&format!("kill -TERM {}", agent.child.id()));
+    assert_eq!(exit_code(&mut agent.child), Some(0));
+    let blocks = stream.end();
+    assert!(matches!(blocks.last(), Some(Block::End(end)) if end["why"] == "SIGTERM"), "{blocks:?}");
+}
+
+#[test]
+fn an_agent_that_dies_gives_its_sessions_no_end() {
+    let net = Net::new();
+    let mut agent = net.agent(&[]);
+    let mut stream = agent.stream(&[]);
+    agent.child.kill().expect("a child");
+    assert_eq!(exit_code(&mut stream.child), Some(1));
+    assert!(!stream.blocks().iter().any(|block| matches!(block, Block::End(_))));
+    drop(agent);
+    // The socket that it left is no obstacle to the next one.
+    let agent = net.agent(&[]);
+    let again = net.in_pod(binary()).arg("run").arg("--socket").arg(net.socket()).output().expect("ip runs");
+    assert_eq!(again.status.code(), Some(1));
+    assert!(said(&again).starts_with("error: an agent already listens on "), "{}", said(&again));
+    drop(agent);
+}
+
+#[test]
+fn without_the_capability_it_says_so() {
+    let socket = tempfile::tempdir().expect("a temporary folder");
+    let output = Command::new("setpriv")
+        .args(["--bounding-set", "-net_raw"])
+        .arg(binary())
+        .arg("run")
+        .arg("--socket")
+        .arg(socket.path().join("agent.sock"))
+        .output()
+        .expect("setpriv runs");
+    assert_eq!(output.status.code(), Some(1));
+    let said = said(&output);
+    assert!(said.starts_with("error: cannot open the capture: Operation not permitted"), "{said}");
+    assert!(said.contains("\nhint: the capability NET_RAW is missing"), "{said}");
+}
+
+#[test]
+fn memory_does_not_grow_under_a_flood() {
+    let net = Net::new();
+    let agent = net.agent(&["--buffer", "4Mi"]);
+    let mut stalled = agent.client(&["stream", "--no-stdin"]).stdout(Stdio::piped()).spawn().expect("the agent runs");
+    send(&net.pod, "10.9.0.1", 7777, "flood", 100_000, 1200);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.child.id())).expect("its status");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+    let peak: u64 = peak.expect("a number");
+    assert!((4 << 10..(8 + 4) << 10).contains(&peak), "{peak} KiB");
+    until("all are counted", || agent.status("packets") + agent.status("drops") >= 100_000);
+    let score = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", agent.child.id())).expect("its score");
+    assert_eq!(score.trim(), "1000");
+    stalled.kill().expect("a child");
+    stalled.wait().expect("a child");
+}
+
+#[test]
+fn the_binary_of_the_image_needs_nothing_and_is_small() {
+    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    let binary = build(&["--profile", "agent", "--target", &target]).join(target).join("agent/sniff-agent");
+    let elf = std::fs::read(&binary).expect("the binary");
+    assert!(elf.len() < 2 << 20, "{} bytes", elf.len());
+    let number =
+        |at: usize, size: usize| elf[at..at + size].iter().rev().fold(0, |n, byte| n << 8 | usize::from(*byte));
+    // ELF64: the program headers; one of type 3 (PT_INTERP) would name a dynamic loader.
+    let (start, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+    let kinds: Vec<usize> = (0..count).map(|index| number(start + index * size, 4)).collect();
+    assert!(kinds.contains(&1) && !kinds.contains(&3), "{kinds:?}");
+    let version = Command::new(&binary).arg("version").output().expect("it runs");
+    assert_eq!(String::from_utf8_lossy(&version.stdout), format!("sniff-agent {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn the_agent_depends_on_libc_alone() {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--no-default-features", "--features", "agent", "--edges", "normal", "--prefix", "none"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    let tree = String::from_utf8_lossy(&tree.stdout).into_owned();
+    let names: Vec<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(names, ["kubectl-sniff", "libc"]);
+}
