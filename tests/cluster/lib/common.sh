@@ -98,9 +98,9 @@ join_system_group() {
 }
 
 kill_everything() {
-    local hierarchy processes groups=()
-    for hierarchy in $(cgroup_hierarchies); do
-        [[ ! -d $hierarchy/$CGROUP ]] || groups+=("$hierarchy/$CGROUP")
+    local group processes groups=()
+    for group in /sys/fs/cgroup/{,*/}"$CGROUP"; do # The containers' runtime also makes it where we did not.
+        [[ ! -d $group ]] || groups+=("$group")
     done
     [[ ${#groups[@]} -gt 0 ]] || return 0
     for _ in {1..100}; do

@@ -14,14 +14,12 @@ build_images() {
     local base=(--tree "$HERE/images/rootfs" --file "bin/busybox=$busybox" "${applets[@]}"
         --dir tmp=1777 --dir root=0700 --dir usr=0755 --dir lib=0755 --dir lib64=0755 --dir etc/alternatives=0755)
     mkdir "$out"
-    write_image "$out" pause /pause --file "pause=$PAUSE"
-    write_image "$out" coredns /coredns --file "coredns=$COREDNS"
-    write_image "$out" busybox /bin/sh "${base[@]}"
-    write_image "$out" tools /bin/sh "${base[@]}" --program "bin/tcpdump=$(command -v tcpdump)"
+    write_image "$out" pause --entrypoint /pause --file "pause=$PAUSE"
+    write_image "$out" coredns --entrypoint /coredns --file "coredns=$COREDNS"
+    write_image "$out" busybox --command /bin/sh "${base[@]}"
+    write_image "$out" tools --command /bin/sh "${base[@]}" --program "bin/tcpdump=$(command -v tcpdump)"
 }
 
-write_image() { # DIRECTORY NAME ENTRYPOINT CONTENT…
-    local directory=$1 name=$2 entrypoint=$3
-    shift 3
-    "$HERE/images/oci" "$directory/$name.oci.tar" --name "$IMAGE_PREFIX/$name:1" --entrypoint "$entrypoint" "$@"
+write_image() { # DIRECTORY NAME OPTION…
+    "$HERE/images/oci" "$1/$2.oci.tar" --name "$IMAGE_PREFIX/$2:1" "${@:3}"
 }

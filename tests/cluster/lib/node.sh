@@ -73,7 +73,7 @@ spawn_in_node() { # N NAME COMMAND…
 
 load_image() { # N FILE; by stdin, for the node does not see the host's /var
     (in_node "$1" ctr --namespace k8s.io images import --snapshotter overlayfs - <"$2") >"$DIR/log/import$1.log" 2>&1 ||
-        fail "node $1 could not import $2: $(tail -n 1 "$DIR/log/import$1.log")" "it must be an OCI or docker archive, as \`docker save\` and images/oci write it"
+        fail "node $1 could not import $2: $(tail -n 1 "$DIR/log/import$1.log")"
 }
 
 load_image_everywhere() {
@@ -100,9 +100,12 @@ configure_node() { # N DIRECTORY
 
     # restrict_oom_score_adj: in a container or VM without CAP_SYS_RESOURCE no sandbox starts otherwise.
     # disable_apparmor: containerd would load a profile into the host's kernel and leave it there.
+    # opt: containerd would make that directory below /opt, which is the host's.
     # netns_mounts_under_state_dir: pods' network namespaces go where the node's other state goes.
     cat >"$conf/containerd.toml" <<EOF
 version = 2
+[plugins."io.containerd.internal.v1.opt"]
+  path = "/var/lib/containerd/opt"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "$IMAGE_PREFIX/pause:1"
   restrict_oom_score_adj = true
