@@ -49,7 +49,9 @@ artifact() {
         say "building $name $version"
         rm -rf "$path.new"
         mkdir -p "$CACHE/log"
-        "build_$name" "$path.new" "$version" >"$CACHE/log/$name.log" 2>&1 ||
+        # Not simply `build || fail`: bash would ignore the failures of all but the last command in there.
+        "build_$name" "$path.new" "$version" >"$CACHE/log/$name.log" 2>&1 &
+        wait $! ||
             fail "building $name failed: $(tail -n 1 "$CACHE/log/$name.log")" "the whole output is in $CACHE/log/$name.log"
         mv "$path.new" "$path" # Only a finished build ever has the name that is looked for.
         say "built $name $version"
