@@ -127,7 +127,7 @@ EOF
   "type": "host-local", "ranges": [[{"subnet": "$(node_pod_cidr "$n")"}]], "routes": [{"dst": "0.0.0.0/0"}]}}]}
 EOF
 
-    # failCgroupV1: the kubelet refuses cgroup v1 by itself, and a test machine may have nothing else.
+    # failCgroupV1: a kubelet may refuse cgroup v1 by its own choice, and a test machine may have nothing else.
     # volumePluginDir: by itself it would be made below /usr, which is the host's.
     # evictionHard: the host's disk may be nearly full for reasons of its own.
     cat >"$conf/kubelet.yaml" <<EOF
