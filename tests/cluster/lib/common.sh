@@ -6,7 +6,8 @@ DIR=$(realpath -m "${SNIFF_CLUSTER_DIR:-/var/tmp/kubectl-sniff-cluster}")
 CACHE=$(realpath -m "${SNIFF_CACHE:-/var/cache/kubectl-sniff}")
 
 # A /16 of which the cluster takes three pieces: the bridge with the nodes, the pods, and the services.
-SUBNET=${SNIFF_CLUSTER_SUBNET:-10.213}
+# The commands that follow `up` find it in a file.
+SUBNET=${SNIFF_CLUSTER_SUBNET:-$(cat "$DIR/subnet" 2>/dev/null || echo 10.213)}
 HOST_IP=$SUBNET.0.1
 POD_CIDR=$SUBNET.16.0/20
 SERVICE_CIDR=$SUBNET.128.0/20
