@@ -10,14 +10,14 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc::{self, Sender};
+use tokio::sync::mpsc::{self, Sender, WeakSender};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::client::Cluster;
 use super::error::Request;
 use super::select::{cron_job, deployment, is_host_network};
-use super::session::Event;
+use super::session::{Event, send};
 use super::watch::{Change, follow};
 use crate::entry::Name;
 use crate::pipeline::Resolve;
@@ -84,7 +84,7 @@ impl Names {
             cluster: cluster.clone(),
             table: Arc::clone(&table),
             count: Arc::new(count),
-            events: events.clone(),
+            events: events.downgrade(),
         };
         let namespaces = namespaces.to_vec();
         watches.spawn(learner.clone().everywhere_or_in(namespaces.clone(), Api::<Pod>::namespaced));
@@ -111,7 +111,8 @@ struct Learner {
     cluster: Cluster,
     table: Arc<RwLock<Table>>,
     count: Arc<watch::Sender<usize>>,
-    events: Sender<Event>,
+    /// Names are wanted longer than a session lasts, which ends with its last sender.
+    events: WeakSender<Event>,
 }
 
 impl Learner {
@@ -183,7 +184,9 @@ impl Learner {
     async fn note(&self, resource: &str, namespace: Option<&str>) {
         let place = namespace.map(|namespace| format!(" in namespace {namespace}")).unwrap_or_default();
         let note = format!("you are not allowed to list {resource}{place}: their addresses stay without names");
-        let _ = self.events.send(Event::Note(note)).await;
+        if let Some(events) = self.events.upgrade() {
+            send(&events, Event::Note(note)).await;
+        }
     }
 }
 
