@@ -288,7 +288,7 @@ mod tests {
     }
 
     const KUBECONFIG: &str = "
-clusters: [{name: c, cluster: {server: 'https://192.0.2.1:6443', certificate-authority-data: bm90IGEgY2VydA==}}]
+clusters: [{name: c, cluster: {server: 'https://192.0.2.1:6443', certificate-authority-data: '***'}}]
 users: [{name: u, user: {username: a, password: b}}]
 contexts: [{name: one, context: {cluster: c, user: u, namespace: shop}}, {name: bad, context: {cluster: none, user: u}}]
 current-context: one
@@ -307,7 +307,7 @@ current-context: one
         // The certificate of the file is none.
         let error = config(&flags).await.unwrap_err();
         assert!(error.message.starts_with("cannot use the kubeconfig: "), "{error}");
-        let (_folder, file) = written(&KUBECONFIG.replace(", certificate-authority-data: bm90IGEgY2VydA==", ""));
+        let (_folder, file) = written(&KUBECONFIG.replace(", certificate-authority-data: '***'", ""));
         let config = config(&Connection { kubeconfig: file.kubeconfig, ..flags }).await.unwrap();
         assert_eq!(config.cluster_url.to_string(), "https://other:1234/");
         assert_eq!(config.default_namespace, "shop");

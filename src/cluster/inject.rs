@@ -1,11 +1,12 @@
 //! Puts an agent into a pod, or finds one there, and waits until it runs.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::Status;
 use kube::{Api, ResourceExt};
@@ -16,6 +17,7 @@ use super::client::Cluster;
 use super::container::{self, LADDER, Privileges};
 use super::error::{Error, Request, is_rbac};
 use super::flags::Options;
+use super::startup::{complaint, hopeless};
 
 /// A pod as last seen by the watch; none once it is gone.
 pub(super) type Sight = watch::Receiver<Option<Arc<Pod>>>;
@@ -166,6 +168,8 @@ impl Injector {
 
     /// Waits until the container runs, or it is clear that it will not. None if the pod went meanwhile.
     async fn started(&self, sight: &mut Sight, container: &str) -> Result<Option<Agent>, Error> {
+        let Some(pod) = sight.borrow().clone() else { return Ok(None) };
+        let mut complaint = pin!(complaint(&self.cluster, &pod, container, &self.options.image));
         let deadline = Instant::now() + self.options.start_timeout;
         let mut last = None;
         loop {
@@ -181,7 +185,11 @@ impl Injector {
                     last = state.waiting.as_ref().and_then(|waiting| waiting.reason.clone());
                 }
             }
-            match timeout_at(deadline, sight.changed()).await {
+            let changed = tokio::select! {
+                changed = timeout_at(deadline, sight.changed()) => changed,
+                error = &mut complaint => return Err(error),
+            };
+            match changed {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Ok(None),
                 Err(_) => {
@@ -242,101 +250,9 @@ pub(super) fn cannot_exec(namespace: &str, detail: &str) -> Error {
         ))
 }
 
-/// Why a container in this state will not run; none if it may.
-pub(super) fn hopeless(state: &ContainerState, image: &str) -> Option<Error> {
-    if let Some(terminated) = &state.terminated {
-        return Some(ended(terminated));
-    }
-    let waiting = state.waiting.as_ref()?;
-    let reason = waiting.reason.as_deref().unwrap_or_default();
-    let message = waiting.message.as_deref().unwrap_or_default().trim();
-    let colon = if message.is_empty() { "" } else { ": " };
-    match reason {
-        "ErrImagePull" | "ImagePullBackOff" | "RegistryUnavailable" | "SignatureValidationFailed" => Some(
-            Error::new(format!("the node cannot pull the agent's image {image}{colon}{message}")).hint(
-                "--image names a copy in a registry that the node reaches; it pulls with the pod's own imagePullSecrets",
-            ),
-        ),
-        "InvalidImageName" => Some(Error::new(format!("{image:?} is no name of an image")).hint("--image REGISTRY/NAME:TAG")),
-        "ErrImageNeverPull" => Some(
-            Error::new(format!("the node does not have the agent's image {image}, and may not pull it"))
-                .hint("load it onto the node, or --image-pull-policy IfNotPresent"),
-        ),
-        "CreateContainerError" | "CreateContainerConfigError" | "RunContainerError" | "ImageInspectError" => {
-            Some(Error::new(format!("the node cannot start the agent ({reason}){colon}{message}")))
-        }
-        _ => None,
-    }
-}
-
-/// How a container ended, in the agent's own words if it has left some.
-pub(super) fn ended(terminated: &ContainerStateTerminated) -> Error {
-    let said = terminated.message.as_deref().unwrap_or_default();
-    let line = |kind: &str| said.lines().rev().find_map(|line| line.strip_prefix(kind)).map(str::to_owned);
-    let code = terminated.exit_code;
-    let reason = terminated.reason.as_deref().unwrap_or_default();
-    if let Some(error) = line("error: ") {
-        return Error { message: format!("the agent ended: {error}"), hint: line("hint: ") };
-    }
-    if reason == "OOMKilled" {
-        return Error::new("the kernel ended the agent: the pod has reached its memory limit");
-    }
-    let last = said.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
-    let colon = if last.is_empty() { "" } else { ": " };
-    let error = Error::new(format!("the agent ended with exit code {code} ({reason}){colon}{last}"));
-    if said.contains("exec format error") {
-        return error.hint("the image is not for the node's architecture");
-    }
-    error
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
-
-    fn hopeless_state(state: Value) -> Option<Error> {
-        hopeless(&serde_json::from_value(state).unwrap(), "reg/agent:1")
-    }
-
-    #[test]
-    fn images_that_cannot_be_had_are_told_with_what_to_do() {
-        let waiting = |reason: &str| json!({"waiting": {"reason": reason, "message": "not found"}});
-        for (reason, message, hint) in [
-            ("ErrImagePull", "the node cannot pull the agent's image reg/agent:1: not found", "--image"),
-            ("ImagePullBackOff", "the node cannot pull the agent's image reg/agent:1: not found", "imagePullSecrets"),
-            ("InvalidImageName", "\"reg/agent:1\" is no name of an image", "--image"),
-            (
-                "ErrImageNeverPull",
-                "the node does not have the agent's image reg/agent:1, and may not pull it",
-                "load it",
-            ),
-        ] {
-            let error = hopeless_state(waiting(reason)).unwrap();
-            assert_eq!(error.message, message);
-            assert!(error.hint.unwrap().contains(hint), "{reason}");
-        }
-        let error = hopeless_state(waiting("CreateContainerError")).unwrap();
-        assert_eq!(error.message, "the node cannot start the agent (CreateContainerError): not found");
-        assert_eq!(hopeless_state(waiting("ContainerCreating")), None);
-        assert_eq!(hopeless_state(waiting("PodInitializing")), None);
-        assert_eq!(hopeless_state(json!({"running": {}})), None);
-    }
-
-    #[test]
-    fn an_agent_that_ended_has_its_say() {
-        let said = "sniff-agent 1\nerror: cannot open the capture: Operation not permitted\nhint: NET_RAW is missing\n";
-        let error = hopeless_state(json!({"terminated": {"exitCode": 1, "reason": "Error", "message": said}})).unwrap();
-        assert_eq!(error.message, "the agent ended: cannot open the capture: Operation not permitted");
-        assert_eq!(error.hint.as_deref(), Some("NET_RAW is missing"));
-        let error = hopeless_state(json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}})).unwrap();
-        assert_eq!(error.message, "the kernel ended the agent: the pod has reached its memory limit");
-        let said = "exec /sniff-agent: exec format error";
-        let error =
-            hopeless_state(json!({"terminated": {"exitCode": 128, "reason": "StartError", "message": said}})).unwrap();
-        assert_eq!(error.message, format!("the agent ended with exit code 128 (StartError): {said}"));
-        assert_eq!(error.hint.as_deref(), Some("the image is not for the node's architecture"));
-    }
 
     #[test]
     fn restricted_namespaces_are_told_apart_from_other_refusals() {

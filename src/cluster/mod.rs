@@ -12,6 +12,7 @@ mod ledger;
 mod resolve;
 mod select;
 mod session;
+mod startup;
 mod stream;
 mod watch;
 

@@ -16,9 +16,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, tim
 use super::Stop;
 use super::container::{self, PROGRAM};
 use super::error::{Error, Request, is_rbac};
-use super::inject::{Agent, Injector, Sight, cannot_exec, ended};
+use super::inject::{Agent, Injector, Sight, cannot_exec};
 use super::ledger::{Ledger, Start};
 use super::session::{Event, send};
+use super::startup::ended;
 use super::watch::Pauses;
 use crate::capture::Batch;
 use crate::capture::decoder::Decoder;
@@ -52,6 +53,10 @@ const READ: usize = 64 << 10;
 
 /// How much of stderr is kept, from its end.
 const MOST_STDERR: usize = 1 << 10;
+
+/// How long a connection may be cut before it is told: nothing is lost by it, and a node takes a second or two to say
+/// that the agent is gone.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// How long an agent must have streamed for its end not to count as a failed start.
 pub(super) const SETTLED: Duration = Duration::from_secs(30);
@@ -92,7 +97,7 @@ impl Stream<'_> {
     /// Hands on what the agent sends, over as many connections as it takes.
     pub(super) async fn run(&mut self, agent: &Agent) -> Over {
         let mut pauses = Pauses::new(Duration::from_millis(100), Duration::from_secs(5));
-        let mut link = Link { agent, announced: false, failures: 0, told: false };
+        let mut link = Link { agent, announced: false, failures: 0, cut_since: None, told: false };
         loop {
             let Some(pod) = self.sight.borrow_and_update().clone() else { return Over::Left(String::new()) };
             let before = link.failures;
@@ -112,9 +117,9 @@ impl Stream<'_> {
             if let Some(over) = self.over(&agent.container) {
                 return over;
             }
-            // The first attempt again is quiet: nothing is lost by a connection that is cut.
             link.failures += 1;
-            if link.failures == 2 && !link.told {
+            let cut_since = *link.cut_since.get_or_insert_with(Instant::now);
+            if cut_since.elapsed() >= QUIET && !link.told {
                 link.told = true;
                 if !send(self.events, Event::Disconnected { tap: self.tap, reason }).await {
                     return Over::Stopped;
@@ -292,6 +297,7 @@ impl Stream<'_> {
             tell.push(Event::Resumed { tap });
         }
         link.failures = 0;
+        link.cut_since = None;
         link.told = false;
     }
 
@@ -317,6 +323,8 @@ struct Link<'a> {
     announced: bool,
     /// Attempts since the last hello.
     failures: u32,
+    /// Since when there is no connection, if there is none.
+    cut_since: Option<Instant>,
     /// It was told that the connection is cut.
     told: bool,
 }
