@@ -10,5 +10,6 @@
 )]
 
 mod golden;
+mod kubernetes;
 mod support;
 mod torture;
