@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{AttachParams, DeleteParams, DynamicObject, Patch, PatchParams};
+use kube::config::KubeConfigOptions;
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, Config, ResourceExt};
 use serde_json::{Value, json};
@@ -60,7 +61,7 @@ struct Place {
 impl Place {
     async fn new(name: &str, labels: Value) -> Self {
         let config = kube::config::Kubeconfig::read_from(kubeconfig()).expect("a kubeconfig");
-        let config = Config::from_custom_kubeconfig(config, &Default::default()).await.expect("a cluster");
+        let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.expect("a cluster");
         let client = Client::try_from(config).expect("a client");
         let namespace = format!("sniff-test-{name}-{}", std::process::id());
         let place = Self { client, namespace: namespace.clone() };

@@ -215,7 +215,7 @@ mod tests {
         }
     }
 
-    fn pod(containers: Value) -> Pod {
+    fn pod(containers: &Value) -> Pod {
         let pod = json!({"metadata": {"name": "web-1", "namespace": "shop"}, "spec": {"containers": containers}});
         serde_json::from_value(pod).unwrap()
     }
@@ -225,7 +225,7 @@ mod tests {
             Some(limit) => json!({"name": "c", "resources": {"limits": {"memory": limit}}}),
             None => json!({"name": "c"}),
         });
-        pod(containers.collect())
+        pod(&containers.collect())
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::error::Error as _;
 use std::fmt;
-use std::io;
 
 use kube::core::Status;
 
@@ -110,19 +109,18 @@ fn root(error: &kube::Error) -> String {
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    match cause.downcast_ref::<io::Error>() {
-        // Without the number that the system adds: "Connection refused (os error 111)".
-        Some(error) if error.raw_os_error().is_some() => {
-            let text = error.to_string();
-            text.split(" (os error").next().unwrap_or_default().to_lowercase()
-        }
-        _ => cause.to_string(),
+    let text = cause.to_string();
+    match text.split_once(" (os error") {
+        // The system's words, without its number: "Connection refused (os error 111)".
+        Some((words, _)) => words.to_lowercase(),
+        None => text,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
 
     fn refusal(code: u16, message: &str) -> Error {
         let request =

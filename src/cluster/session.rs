@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use tokio::sync::mpsc::{self, Receiver, Sender};
@@ -168,6 +168,9 @@ impl Session {
                 }
                 change = changes.recv() => change,
             };
+            if let Some(Change::There(_) | Change::Gone { .. } | Change::Listed) = change {
+                self.in_trouble = false;
+            }
             match change {
                 // All watches have been denied, one of them last.
                 None => return Ok(()),
@@ -180,7 +183,6 @@ impl Session {
                     }
                 }
                 Some(Change::Listed) => {
-                    self.in_trouble = false;
                     unlisted = unlisted.saturating_sub(1);
                     self.tell_if_waiting(unlisted).await;
                 }
@@ -219,6 +221,17 @@ impl Session {
         }
         if !std::mem::replace(&mut self.is_waiting_told, true) {
             self.tell(Event::Waiting).await;
+            self.tell_of_missing_namespaces().await;
+        }
+    }
+
+    /// A list of pods in a namespace that is not there is empty, and so is one in a namespace whose name is mistyped.
+    async fn tell_of_missing_namespaces(&mut self) {
+        let api: Api<Namespace> = Api::all(self.injector.cluster.client.clone());
+        for namespace in self.selection.namespaces().to_vec() {
+            if let Some(Ok(None)) = self.injector.cluster.answer(api.get_opt(&namespace)).await {
+                self.tell(Event::Note(format!("there is no namespace {namespace:?}"))).await;
+            }
         }
     }
 

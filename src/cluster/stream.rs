@@ -39,6 +39,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How long what was sent last may take to arrive, once the pod is gone.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
+/// How long what was received may take to be read, once the connection is over.
+const LAST_BYTES: Duration = Duration::from_millis(100);
+
 /// How long the process in the pod may take to leave, once its stdin is closed.
 const FAREWELL: Duration = Duration::from_millis(700);
 
@@ -191,9 +194,8 @@ impl Stream<'_> {
     }
 
     async fn read(&mut self, mut process: kube::api::AttachedProcess, link: &mut Link<'_>) -> Cut {
-        let (Some(mut stdin), Some(mut stdout), Some(mut stderr)) =
-            (process.stdin(), process.stdout(), process.stderr())
-        else {
+        let pipes = (process.stdin(), process.stdout(), process.stderr(), process.take_status());
+        let (Some(mut stdin), Some(mut stdout), Some(mut stderr), Some(status)) = pipes else {
             return Cut::Broken("the connection is without streams".to_owned());
         };
         let mut decoder = Decoder::new("the agent's stream");
@@ -206,10 +208,14 @@ impl Stream<'_> {
         let mut heard = Instant::now();
         let mut last_call = None;
         let mut sight = self.sight.clone();
+        let mut status = std::pin::pin!(status);
+        let mut message = None;
         let cut = loop {
             let is_ready = has_content(&batch);
-            batch.bytes.reserve(READ);
             let has_room = batch.bytes.len() < MOST_BATCH || !is_ready;
+            // What has come is handed on first, however long the receiver takes.
+            let may_end = if last_call.is_some() { !is_ready } else { has_room };
+            batch.bytes.reserve(READ);
             tokio::select! {
                 biased;
                 () = self.stop.wait() => break Cut::Stopped,
@@ -252,7 +258,7 @@ impl Stream<'_> {
                     }
                 }
                 read = stdout.read_buf(&mut batch.bytes), if has_room => match read {
-                    Ok(0) | Err(_) => break Cut::Broken(self.last_words(&mut process, &said).await),
+                    Ok(0) | Err(_) => break Cut::Broken(last_words(&said, message)),
                     Ok(_) => {
                         heard = Instant::now();
                         match decoder.decode(&mut batch, used) {
@@ -265,9 +271,17 @@ impl Stream<'_> {
                     stderr_is_open = matches!(read, Ok(1..));
                     said.drain(..said.len().saturating_sub(MOST_STDERR));
                 }
+                // A connection that fails does not close its pipes, but it drops this. What is in them can still be read.
+                status = &mut status, if message.is_none() => {
+                    message = Some(status.and_then(|status| status.message).unwrap_or_default());
+                    last_call = Some(Instant::now() + LAST_BYTES);
+                }
                 () = gone(&mut sight), if last_call.is_none() => last_call = Some(Instant::now() + LAST_CALL),
-                () = sleep_until(last_call.unwrap_or(heard + PATIENCE)), if has_room || last_call.is_some() => {
-                    break Cut::Broken(format!("no sign of life for {} s", PATIENCE.as_secs()));
+                () = sleep_until(last_call.unwrap_or(heard + PATIENCE)), if may_end => {
+                    break Cut::Broken(match last_call {
+                        Some(_) => last_words(&said, message),
+                        None => format!("no sign of life for {} s", PATIENCE.as_secs()),
+                    });
                 }
             }
         };
@@ -300,20 +314,6 @@ impl Stream<'_> {
         link.cut_since = None;
         link.told = false;
     }
-
-    /// Why the process ended, as far as it or the node says.
-    async fn last_words(&self, process: &mut kube::api::AttachedProcess, said: &[u8]) -> String {
-        let said = String::from_utf8_lossy(said);
-        if let Some(error) = said.lines().rev().find_map(|line| line.strip_prefix("error: ")) {
-            return error.to_owned();
-        }
-        let status = match process.take_status() {
-            Some(status) => timeout(FAREWELL, status).await.ok().flatten(),
-            None => None,
-        };
-        let message = status.and_then(|status| status.message).unwrap_or_default();
-        if message.is_empty() { "the connection was cut".to_owned() } else { message }
-    }
 }
 
 /// One agent's connections so far.
@@ -327,6 +327,15 @@ struct Link<'a> {
     cut_since: Option<Instant>,
     /// It was told that the connection is cut.
     told: bool,
+}
+
+/// Why the process ended, as far as it or the node says.
+fn last_words(said: &[u8], message: Option<String>) -> String {
+    let said = String::from_utf8_lossy(said);
+    if let Some(error) = said.lines().rev().find_map(|line| line.strip_prefix("error: ")) {
+        return error.to_owned();
+    }
+    message.filter(|message| !message.is_empty()).unwrap_or_else(|| "the connection was cut".to_owned())
 }
 
 /// Returns when the pod is gone.

@@ -5,7 +5,7 @@ use std::collections::hash_map::RandomState;
 use std::fmt::Debug;
 use std::hash::BuildHasher;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use kube::runtime::utils::Backoff;
@@ -20,6 +20,9 @@ use super::error::{Error, Request};
 
 /// Objects that a list asks for at a time.
 const PAGE: u32 = 500;
+
+/// How close to each other failures count as one trouble.
+const TOGETHER: Duration = Duration::from_secs(15);
 
 /// What a watch tells.
 #[derive(Debug)]
@@ -52,6 +55,7 @@ pub(super) async fn follow<K>(
     let mut known: HashSet<String> = HashSet::new();
     let mut listing: HashSet<String> = HashSet::new();
     let mut is_listed = false;
+    let mut failed: Option<Instant> = None;
     while let Some(event) = events.next().await {
         let change = match event {
             Ok(Event::Init) => {
@@ -90,6 +94,10 @@ pub(super) async fn follow<K>(
                 if refused && !is_listed {
                     let _ = changes.send(Change::Denied(error)).await;
                     return;
+                }
+                // Once is nothing: servers restart, and connections are cut.
+                if failed.replace(Instant::now()).is_none_or(|before| before.elapsed() > TOGETHER) {
+                    continue;
                 }
                 Change::Trouble(error)
             }
