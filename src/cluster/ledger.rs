@@ -7,7 +7,7 @@ use crate::capture::{Batch, Note};
 /// Where a stream is asked to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Start {
-    /// With the oldest packet that the agent has.
+    /// With the first packet of a new agent, or the oldest that it still has.
     All,
     /// With the next packet.
     Now,
@@ -48,7 +48,6 @@ pub(super) struct Account {
 #[derive(Deserialize)]
 struct Hello {
     boot: String,
-    first: u64,
     next: u64,
 }
 
@@ -138,7 +137,8 @@ impl Ledger {
         // Asked for a number of another run, an agent sends all that it has.
         let start = if self.boot.is_some() { &Start::All } else { &self.start };
         self.next = match start {
-            Start::All | Start::From(..) => Some(hello.first),
+            // A new agent's: what it has flushed before anybody came is missing too.
+            Start::All | Start::From(..) => Some(1),
             Start::Now => Some(hello.next),
             Start::Since(_) => None,
         };
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn the_beginning_counts_from_where_it_was_asked_for() {
-        assert_eq!(lost(&mut greeted(Start::All, 5, 9), &[7], vec![]), 2);
+        assert_eq!(lost(&mut greeted(Start::All, 5, 9), &[7], vec![]), 6);
         assert_eq!(lost(&mut greeted(Start::Now, 5, 9), &[9], vec![]), 0);
         assert_eq!(lost(&mut greeted(Start::Now, 5, 9), &[10], vec![]), 1);
         assert_eq!(lost(&mut greeted(Start::Since(60), 5, 9), &[8], vec![]), 0);
