@@ -107,11 +107,6 @@ impl Decoder {
     pub fn incomplete(&self) -> u64 {
         self.fragments.incomplete()
     }
-
-    /// Fragments whose datagram never became whole, so far.
-    pub fn incomplete(&self) -> u64 {
-        0
-    }
 }
 
 /// What a header led to.
