@@ -99,7 +99,8 @@ struct Session {
     in_trouble: bool,
 }
 
-/// Sniffs the pods of `selection` and tells `events`, which slows everything down when it is full, until `stop`.
+/// Sniffs the pods of `selection` and tells `events`, which slows everything down when it is full, until `stop`, or until
+/// nobody receives them any more.
 ///
 /// # Errors
 /// If the cluster does not tell which pods there are at all. What concerns one pod or namespace is an event.
@@ -159,6 +160,7 @@ impl Session {
         loop {
             let change = tokio::select! {
                 () = self.stop.wait() => return Ok(()),
+                () = self.events.closed() => return Ok(()),
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
                     if let Some(target) = ended.ok().and_then(|uid| self.targets.get_mut(&uid)) {
                         target.is_active = false;

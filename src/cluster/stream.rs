@@ -187,7 +187,10 @@ impl Stream<'_> {
             Ok(Err(error)) => {
                 let request =
                     Request { verb: "create", resource: "pods/exec", name: &name, namespace: Some(&namespace) };
-                Cut::Broken(Error::of(&request, &self.injector.cluster.server, &error).message)
+                let explained = Error::of(&request, &self.injector.cluster.server, &error);
+                // What admission refuses once, it refuses always.
+                let is_final = matches!(&error, kube::Error::Api(status) if status.code == 403);
+                if is_final { Cut::Denied(explained) } else { Cut::Broken(explained.message) }
             }
             Err(_) => Cut::Broken(format!("no connection within {} s", CONNECT.as_secs())),
         }
