@@ -93,6 +93,8 @@ enum Cut {
     /// By the agent, on purpose.
     Ended(String),
     Broken(String),
+    /// It was silent for longer than [`PATIENCE`].
+    Silent,
     Denied(Error),
 }
 
@@ -105,6 +107,7 @@ impl Stream<'_> {
             let Some(pod) = self.sight.borrow_and_update().clone() else { return Over::Left(String::new()) };
             let before = link.failures;
             let cut = self.connect(&pod, &mut link).await;
+            let was_silent = matches!(cut, Cut::Silent);
             let reason = match cut {
                 Cut::Stopped => return Over::Stopped,
                 Cut::Denied(error) => return Over::Denied(error),
@@ -113,6 +116,7 @@ impl Stream<'_> {
                 }
                 Cut::Ended(why) => format!("the agent ended: {why}"),
                 Cut::Broken(reason) => reason,
+                Cut::Silent => format!("no sign of life for {} s", PATIENCE.as_secs()),
             };
             if link.failures == 0 && before > 0 {
                 pauses.start_again();
@@ -122,7 +126,7 @@ impl Stream<'_> {
             }
             link.failures += 1;
             let cut_since = *link.cut_since.get_or_insert_with(Instant::now);
-            if cut_since.elapsed() >= QUIET && !link.told {
+            if (was_silent || cut_since.elapsed() >= QUIET) && !link.told {
                 link.told = true;
                 if !send(self.events, Event::Disconnected { tap: self.tap, reason }).await {
                     return Over::Stopped;
@@ -281,10 +285,10 @@ impl Stream<'_> {
                 }
                 () = gone(&mut sight), if last_call.is_none() => last_call = Some(Instant::now() + LAST_CALL),
                 () = sleep_until(last_call.unwrap_or(heard + PATIENCE)), if may_end => {
-                    break Cut::Broken(match last_call {
-                        Some(_) => last_words(&said, message),
-                        None => format!("no sign of life for {} s", PATIENCE.as_secs()),
-                    });
+                    break match last_call {
+                        Some(_) => Cut::Broken(last_words(&said, message)),
+                        None => Cut::Silent,
+                    };
                 }
             }
         };
