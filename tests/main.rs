@@ -11,5 +11,6 @@
 
 mod agent;
 mod golden;
+mod kubernetes;
 mod support;
 mod torture;

@@ -1,0 +1,313 @@
+//! The agent's container as a pod's spec has it: arguments, memory, privileges.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+
+use k8s_openapi::api::core::v1::{
+    Capabilities, ContainerState, EphemeralContainer, Pod, SeccompProfile, SecurityContext,
+};
+use kube::ResourceExt;
+
+use super::error::Error;
+use super::flags::Options;
+use super::select::is_host_network;
+use crate::capture::filter::Filter;
+
+/// What the names of agents' containers start with.
+pub(super) const PREFIX: &str = "sniff-agent-";
+
+/// Where the image has its program.
+pub(super) const PROGRAM: &str = "/sniff-agent";
+
+/// The ring where memory is no matter, in bytes.
+const RING: u64 = 2 << 20;
+
+/// The least that ring and buffer may be, in bytes.
+const LEAST: u64 = 1 << 20;
+
+/// The part of a pod's memory limit that ring and buffer may take.
+const SHARE: u64 = 10;
+
+/// How long an agent stays without a session, in seconds.
+const TTL: u64 = 300;
+
+/// What keeps an agent in the node's network from capturing its own stream, which would feed itself: the kubelet's and the
+/// API server's usual ports, and the loopback between kubelet and container runtime.
+const OWN_STREAM: &str = "not (tcp port 10250 or tcp port 6443 or net 127.0.0.0/8 or host ::1)";
+
+/// Steps of the ladder of privileges, least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Privileges {
+    /// `NET_RAW` and nothing else.
+    Least,
+    /// What the container runtime gives by default, which holds `NET_RAW` in containerd and Docker. Pod Security's
+    /// `baseline` level refuses a container that adds `NET_RAW` by name, but not one that is left with the default.
+    Runtime,
+}
+
+/// The whole ladder.
+pub(super) const LADDER: [Privileges; 2] = [Privileges::Least, Privileges::Runtime];
+
+/// Memory of an agent, fixed at its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sizes {
+    pub(super) ring: u64,
+    pub(super) buffer: u64,
+}
+
+/// The agent's container for `pod`.
+pub(super) fn container(
+    pod: &Pod,
+    options: &Options,
+    name: &str,
+    privileges: Privileges,
+) -> Result<EphemeralContainer, Error> {
+    let capabilities = match privileges {
+        Privileges::Least => Some(Capabilities { drop: Some(vec!["ALL".into()]), add: Some(vec!["NET_RAW".into()]) }),
+        Privileges::Runtime => None,
+    };
+    Ok(EphemeralContainer {
+        name: name.to_owned(),
+        image: Some(options.image.clone()),
+        image_pull_policy: Some(options.pull_policy.name().to_owned()),
+        command: Some(vec![PROGRAM.to_owned()]),
+        args: Some(arguments(pod, options)?),
+        // What it says on stderr last is then in the pod's status, for those who may not read logs.
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        security_context: Some(SecurityContext {
+            // Added capabilities are effective for root only, and a pod's own runAsUser would hold otherwise.
+            run_as_user: Some(0),
+            run_as_non_root: Some(false),
+            privileged: Some(false),
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            capabilities,
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+            ..SecurityContext::default()
+        }),
+        ..EphemeralContainer::default()
+    })
+}
+
+/// The agent's command line in `pod`.
+pub(super) fn arguments(pod: &Pod, options: &Options) -> Result<Vec<String>, Error> {
+    let sizes = Sizes::for_pod(pod, options.buffer);
+    let name = format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
+    let mut arguments = vec!["run".to_owned(), format!("--pod={name}")];
+    let filter = match (&options.filter, is_host_network(pod)) {
+        (filter, false) => filter.clone(),
+        (None, true) => Some(compile(OWN_STREAM)?),
+        (Some(filter), true) => Some(compile(&format!("({}) and {OWN_STREAM}", filter.text))?),
+    };
+    if let Some(filter) = filter {
+        arguments.push(format!("--filter={}", filter.program));
+        arguments.push(format!("--filter-text={}", filter.text));
+    }
+    if options.snaplen > 0 {
+        arguments.push(format!("--snaplen={}", options.snaplen));
+    }
+    arguments.push(format!("--buffer={}Ki", sizes.buffer >> 10));
+    arguments.push(format!("--ring={}Ki", sizes.ring >> 10));
+    arguments.push(format!("--ttl={TTL}"));
+    Ok(arguments)
+}
+
+fn compile(text: &str) -> Result<Filter, Error> {
+    Filter::compile(text).map_err(|invalid| Error::new(invalid.to_string()))
+}
+
+/// A name that no other session takes for its own.
+pub(super) fn new_name() -> String {
+    // Each RandomState has keys of its own.
+    let mut number = RandomState::new().hash_one(0);
+    let letters = std::iter::repeat_with(|| {
+        // Without vowels and what looks like them, as Kubernetes' own suffixes: no words.
+        let alphabet = b"bcdfghjklmnpqrstvwxz2456789";
+        let length = alphabet.len() as u64;
+        let letter = alphabet.get((number % length) as usize).copied().unwrap_or(b'x');
+        number /= length;
+        char::from(letter)
+    });
+    PREFIX.chars().chain(letters.take(6)).collect()
+}
+
+/// The state of the container of that name; none if there is none yet.
+pub(super) fn state<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerState> {
+    let statuses = pod.status.as_ref()?.ephemeral_container_statuses.as_ref()?;
+    statuses.iter().find(|status| status.name == container)?.state.as_ref()
+}
+
+/// A running agent that captures what is asked for.
+pub(super) fn reusable(pod: &Pod, options: &Options) -> Option<String> {
+    let wanted = arguments(pod, options).ok()?;
+    let ours = pod.spec.as_ref()?.ephemeral_containers.as_ref()?.iter().rev().find(|container| {
+        container.name.starts_with(PREFIX)
+            && container.image.as_ref() == Some(&options.image)
+            && container.args.as_ref() == Some(&wanted)
+            && state(pod, &container.name).is_some_and(|state| state.running.is_some())
+    })?;
+    Some(ours.name.clone())
+}
+
+impl Sizes {
+    /// At most a tenth of the pod's memory limit, for which the agent's memory counts too, and no more than `buffer`.
+    pub(super) fn for_pod(pod: &Pod, buffer: u64) -> Self {
+        let Some(limit) = memory_limit(pod) else { return Self { ring: RING, buffer: buffer.max(LEAST) } };
+        let share = limit / SHARE;
+        let ring = (share / 4).clamp(LEAST, RING);
+        Self { ring, buffer: share.saturating_sub(ring).clamp(LEAST, buffer.max(LEAST)) }
+    }
+}
+
+/// The memory that a pod's containers may take together, in bytes; none if there is no limit.
+fn memory_limit(pod: &Pod) -> Option<u64> {
+    let spec = pod.spec.as_ref()?;
+    let limit = |resources: Option<&k8s_openapi::api::core::v1::ResourceRequirements>| {
+        bytes(&resources?.limits.as_ref()?.get("memory")?.0)
+    };
+    if let Some(limit) = limit(spec.resources.as_ref()) {
+        return Some(limit);
+    }
+    let sidecars = spec.init_containers.iter().flatten().filter(|it| it.restart_policy.as_deref() == Some("Always"));
+    spec.containers.iter().chain(sidecars).map(|container| limit(container.resources.as_ref())).sum()
+}
+
+/// A quantity in bytes: `64Mi`, `1.5G`, `100e6`, `128974848000m`.
+fn bytes(quantity: &str) -> Option<u64> {
+    const UNITS: &[(&str, f64)] = &[
+        ("Ki", 1024.0),
+        ("Mi", 1_048_576.0),
+        ("Gi", 1_073_741_824.0),
+        ("Ti", 1_099_511_627_776.0),
+        ("Pi", 1_125_899_906_842_624.0),
+        ("Ei", 1_152_921_504_606_846_976.0),
+        ("m", 1e-3),
+        ("k", 1e3),
+        ("M", 1e6),
+        ("G", 1e9),
+        ("T", 1e12),
+        ("P", 1e15),
+        ("E", 1e18),
+    ];
+    let unit = UNITS.iter().find_map(|(unit, factor)| Some((quantity.strip_suffix(unit)?, *factor)));
+    let (number, factor) = unit.unwrap_or((quantity, 1.0));
+    let value = number.parse::<f64>().ok()? * factor;
+    #[allow(clippy::cast_sign_loss, reason = "it is checked to be positive")]
+    (value.is_finite() && value > 0.0).then_some(value as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::flags::PullPolicy;
+    use serde_json::{Value, json};
+    use std::time::Duration;
+
+    fn options() -> Options {
+        Options {
+            filter: None,
+            snaplen: 0,
+            since: None,
+            buffer: 16 << 20,
+            image: "agent:1".into(),
+            pull_policy: PullPolicy::IfNotPresent,
+            start_timeout: Duration::from_mins(1),
+        }
+    }
+
+    fn pod(containers: &Value) -> Pod {
+        let pod = json!({"metadata": {"name": "web-1", "namespace": "shop"}, "spec": {"containers": containers}});
+        serde_json::from_value(pod).unwrap()
+    }
+
+    fn limits(limits: &[Option<&str>]) -> Pod {
+        let containers = limits.iter().map(|limit| match limit {
+            Some(limit) => json!({"name": "c", "resources": {"limits": {"memory": limit}}}),
+            None => json!({"name": "c"}),
+        });
+        pod(&containers.collect())
+    }
+
+    #[test]
+    fn memory_is_at_most_a_tenth_of_the_pods() {
+        let sizes = |values: &[Option<&str>]| {
+            let sizes = Sizes::for_pod(&limits(values), 16 << 20);
+            (sizes.ring >> 10, sizes.buffer >> 10)
+        };
+        assert_eq!(sizes(&[None]), (2048, 16_384));
+        assert_eq!(sizes(&[Some("64Mi"), None]), (2048, 16_384), "one without a limit has the node's memory");
+        assert_eq!(sizes(&[Some("1Gi")]), (2048, 16_384));
+        assert_eq!(sizes(&[Some("64Mi"), Some("64Mi")]), (2048, 11_059));
+        assert_eq!(sizes(&[Some("64Mi")]), (1638, 4915));
+        assert_eq!(sizes(&[Some("4Mi")]), (1024, 1024));
+    }
+
+    #[test]
+    fn quantities_are_read_in_all_notations() {
+        for (text, value) in [
+            ("64Mi", 64 << 20),
+            ("1.5Gi", 3 << 29),
+            ("128M", 128_000_000),
+            ("1e3", 1000),
+            ("100E", 18_446_744_073_709_551_615),
+            ("1500m", 1),
+            ("2k", 2000),
+            ("7", 7),
+        ] {
+            assert_eq!(bytes(text), Some(value), "{text}");
+        }
+        assert_eq!([bytes(""), bytes("Mi"), bytes("x"), bytes("-1"), bytes("0"), bytes("infE")], [None; 6]);
+    }
+
+    #[test]
+    fn privileges_are_the_least_that_the_step_allows() {
+        for (privileges, capabilities) in
+            [(Privileges::Least, json!({"add": ["NET_RAW"], "drop": ["ALL"]})), (Privileges::Runtime, Value::Null)]
+        {
+            let container = container(&limits(&[None]), &options(), "sniff-agent-x", privileges).unwrap();
+            let json = serde_json::to_value(&container).unwrap();
+            let context = &json["securityContext"];
+            assert_eq!(context["capabilities"], capabilities);
+            assert_eq!(context["runAsUser"], 0);
+            assert_eq!(context["readOnlyRootFilesystem"], true);
+            assert_eq!(context["allowPrivilegeEscalation"], false);
+            assert_eq!(context["privileged"], false);
+            assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault");
+            assert_eq!(json["args"][1], "--pod=shop/web-1");
+        }
+    }
+
+    #[test]
+    fn an_agent_is_reused_if_it_runs_and_captures_the_same() {
+        let mut value = serde_json::to_value(limits(&[None])).unwrap();
+        let ours = container(&limits(&[None]), &options(), "sniff-agent-x", Privileges::Least).unwrap();
+        value["spec"]["ephemeralContainers"] = json!([ours]);
+        value["status"] = json!({"ephemeralContainerStatuses": [{"name": "sniff-agent-x", "image": "", "imageID": "",
+            "ready": false, "restartCount": 0, "state": {"running": {}}}]});
+        let running: Pod = serde_json::from_value(value.clone()).unwrap();
+        assert_eq!(reusable(&running, &options()).as_deref(), Some("sniff-agent-x"));
+        let filter = Some(Filter { text: "ip".into(), program: "1,6 0 0 1".into() });
+        assert_eq!(reusable(&running, &Options { filter, ..options() }), None);
+        assert_eq!(reusable(&running, &Options { snaplen: 96, ..options() }), None);
+        assert_eq!(reusable(&running, &Options { image: "agent:2".into(), ..options() }), None);
+        value["status"]["ephemeralContainerStatuses"][0]["state"] = json!({"terminated": {"exitCode": 0}});
+        assert_eq!(reusable(&serde_json::from_value(value).unwrap(), &options()), None);
+    }
+
+    #[test]
+    fn in_the_nodes_network_the_own_stream_is_left_out() {
+        let mut host = limits(&[None]);
+        host.spec.as_mut().unwrap().host_network = Some(true);
+        let filter = Some(Filter::compile("port 80").unwrap());
+        let arguments = arguments(&host, &Options { filter, ..options() }).unwrap();
+        let text = arguments.iter().find_map(|word| word.strip_prefix("--filter-text="));
+        assert_eq!(text, Some(format!("(port 80) and {OWN_STREAM}").as_str()));
+    }
+
+    #[test]
+    fn names_are_valid_and_differ() {
+        let names: std::collections::HashSet<_> = (0..100).map(|_| new_name()).collect();
+        assert_eq!(names.len(), 100);
+        assert!(names.iter().all(|name| name.len() == PREFIX.len() + 6 && name.is_ascii()));
+    }
+}

@@ -1,0 +1,277 @@
+//! The flags that say which cluster, which pods and how their packets are captured.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::DEFAULT_IMAGE;
+use crate::capture::filter::{Filter, Invalid};
+
+/// How to reach the cluster: the flags that every kubectl command has.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Connection")]
+pub struct Connection {
+    /// Path of the kubeconfig file to use
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// The kubeconfig context to use
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+
+    /// The kubeconfig cluster to use
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+
+    /// The kubeconfig user to use
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+
+    /// User to impersonate
+    #[arg(long = "as", value_name = "USER")]
+    pub impersonate: Option<String>,
+
+    /// Group to impersonate (repeatable)
+    #[arg(long = "as-group", value_name = "GROUP")]
+    pub impersonate_groups: Vec<String>,
+
+    /// UID to impersonate
+    #[arg(long = "as-uid", value_name = "UID")]
+    pub impersonate_uid: Option<String>,
+
+    /// Bearer token for the API server
+    #[arg(long, value_name = "TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+
+    /// Address and port of the API server
+    #[arg(short, long, value_name = "URL")]
+    pub server: Option<String>,
+
+    /// Name to expect in the API server's certificate
+    #[arg(long, value_name = "NAME")]
+    pub tls_server_name: Option<String>,
+
+    /// Do not check the API server's certificate
+    #[arg(long)]
+    pub insecure_skip_tls_verify: bool,
+
+    /// Certificate authority of the API server
+    #[arg(long, value_name = "FILE")]
+    pub certificate_authority: Option<PathBuf>,
+
+    /// Client certificate for TLS
+    #[arg(long, value_name = "FILE")]
+    pub client_certificate: Option<PathBuf>,
+
+    /// Client key for TLS
+    #[arg(long, value_name = "FILE")]
+    pub client_key: Option<PathBuf>,
+
+    /// How long to wait for a single answer, as 30s or 1m; 0 is for ever. Streams are never cut
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
+    pub request_timeout: Duration,
+
+    /// Accepted as kubectl's; nothing is cached
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// Which pods.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Pods")]
+pub struct Select {
+    /// A regular expression for pod names, unanchored; or KIND/NAME: deploy/x sts/x ds/x rs/x job/x cronjob/x svc/x pod/x
+    #[arg(value_name = "PODS")]
+    pub pods: Option<String>,
+
+    /// Namespaces to look in (repeatable, or a list with commas) [default: the context's]
+    #[arg(short, long, value_name = "NAMESPACE", value_delimiter = ',')]
+    pub namespace: Vec<String>,
+
+    /// Look in all namespaces
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    pub all_namespaces: bool,
+
+    /// Label selector, as app=web,tier!=cache
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    pub selector: Option<String>,
+
+    /// Field selector, as spec.nodeName=node1
+    #[arg(long, value_name = "FIELDS")]
+    pub field_selector: Option<String>,
+
+    /// Leave out pods whose name matches this regular expression (repeatable)
+    #[arg(long, value_name = "REGEX")]
+    pub exclude: Vec<String>,
+
+    /// Take pods in the node's network too; they see all of the node's traffic
+    #[arg(long)]
+    pub allow_host_network: bool,
+
+    /// The most pods at a time
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub max_targets: usize,
+}
+
+impl Select {
+    /// True if the command line says which pods at all.
+    pub fn is_given(&self) -> bool {
+        self.pods.is_some() || self.selector.is_some() || self.field_selector.is_some()
+    }
+}
+
+/// How packets are captured in the pods.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Capture")]
+pub struct Capture {
+    /// Capture filter in pcap-filter syntax, as 'port 80 or port 53'
+    #[arg(short, long, value_name = "FILTER")]
+    pub filter: Option<String>,
+
+    /// The most bytes to keep of each packet; 0 keeps all
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    pub snaplen: u32,
+
+    /// Where an agent already runs, start with the packets of the last so long, as 5m
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub since: Option<Duration>,
+
+    /// Packets that an agent keeps in memory, in MiB; less in pods with a small memory limit
+    #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub buffer: u64,
+
+    /// The agent's image
+    #[arg(long, env = "SNIFF_IMAGE", default_value = DEFAULT_IMAGE)]
+    pub image: String,
+
+    /// When nodes pull the agent's image
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
+    pub image_pull_policy: PullPolicy,
+
+    /// How long an agent may take to start, as 60s
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s")]
+    pub start_timeout: Duration,
+}
+
+/// Kubernetes' image pull policies, by their own names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum PullPolicy {
+    /// If the node does not have it
+    #[default]
+    #[value(name = "IfNotPresent")]
+    IfNotPresent,
+    /// Each time
+    #[value(name = "Always")]
+    Always,
+    /// Never: it has been put there
+    #[value(name = "Never")]
+    Never,
+}
+
+impl PullPolicy {
+    /// As in a pod's spec.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Always => "Always",
+            Self::Never => "Never",
+        }
+    }
+}
+
+/// What an agent is to capture, and how it gets into its pod.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What to capture; all if none.
+    pub filter: Option<Filter>,
+    /// The most bytes kept of a packet; 0 = all.
+    pub snaplen: u32,
+    /// How far to go back where an agent already runs.
+    pub since: Option<Duration>,
+    /// The agent's buffer in bytes, where the pod's memory limit allows it.
+    pub buffer: u64,
+    /// The agent's image.
+    pub image: String,
+    /// When nodes pull it.
+    pub pull_policy: PullPolicy,
+    /// How long an agent may take to start.
+    pub start_timeout: Duration,
+}
+
+impl Capture {
+    /// The same, with the filter compiled.
+    ///
+    /// # Errors
+    /// If the filter is no pcap-filter expression.
+    pub fn options(&self) -> Result<Options, Invalid> {
+        Ok(Options {
+            filter: self.filter.as_deref().map(Filter::compile).transpose()?,
+            snaplen: self.snaplen,
+            since: self.since,
+            buffer: self.buffer << 20,
+            image: self.image.clone(),
+            pull_policy: self.image_pull_policy,
+            start_timeout: self.start_timeout,
+        })
+    }
+}
+
+/// A time as kubectl takes it: `30s`, `1m30s`, `500ms`, or a number of seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no time such as 30s, 5m or 1h30m");
+    if let Ok(seconds) = text.parse() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let (number, unit) = rest.split_at(digits);
+        let number: u32 = number.parse().map_err(|_| wrong())?;
+        let end = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
+        let (unit, after) = unit.split_at(end);
+        let unit = match unit {
+            "ms" => Duration::from_millis(1),
+            "s" => Duration::from_secs(1),
+            "m" => Duration::from_mins(1),
+            "h" => Duration::from_hours(1),
+            _ => return Err(wrong()),
+        };
+        total = unit.checked_mul(number).and_then(|more| total.checked_add(more)).ok_or_else(wrong)?;
+        rest = after;
+    }
+    if text.is_empty() { Err(wrong()) } else { Ok(total) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_for_kubectl() {
+        let times = ["30s", "1m30s", "500ms", "2h", "45", "0"].map(|text| duration(text).unwrap().as_millis());
+        assert_eq!(times, [30_000, 90_000, 500, 7_200_000, 45_000, 0]);
+        for wrong in ["", "s", "5d", "1.5s", "-1s", "99999999999h", "5m3"] {
+            assert_eq!(duration(wrong), Err(format!("{wrong:?} is no time such as 30s, 5m or 1h30m")));
+        }
+    }
+
+    #[test]
+    fn namespaces_come_as_list_or_one_by_one() {
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            select: Select,
+            #[command(flatten)]
+            _connection: Connection,
+            #[command(flatten)]
+            capture: Capture,
+        }
+        let cli = <Cli as clap::Parser>::try_parse_from(["x", "web", "-n", "a,b", "-n", "c", "-f", "port 80"]).unwrap();
+        assert_eq!(cli.select.namespace, ["a", "b", "c"]);
+        let options = cli.capture.options().unwrap();
+        assert_eq!((options.buffer, options.snaplen, options.start_timeout.as_secs()), (16 << 20, 0, 60));
+        assert_eq!(options.filter.unwrap().text, "port 80");
+    }
+}

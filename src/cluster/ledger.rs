@@ -1,0 +1,275 @@
+//! The books of one pod's stream: which packets came, came twice, or never.
+
+use serde::Deserialize;
+
+use crate::capture::{Batch, Note};
+
+/// Where a stream is asked to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// With the first packet of a new agent, or the oldest that it still has.
+    All,
+    /// With the next packet.
+    Now,
+    /// With the packets of the last so many seconds.
+    Since(u64),
+    /// With that packet of that run of the agent.
+    From(u64, String),
+}
+
+/// What is known of the numbers.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    /// Where the present run of the agent was asked to start.
+    start: Start,
+    /// The run of the agent; its numbers mean nothing to another.
+    boot: Option<String>,
+    /// The number that is due; none as long as it is not known.
+    next: Option<u64>,
+    /// Interfaces of this run that were handed on.
+    interfaces: usize,
+    /// Interfaces that the present connection has described.
+    described: usize,
+}
+
+/// What a batch turned out to hold besides frames.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Account {
+    /// The stream has begun.
+    pub(super) hello: bool,
+    /// It has begun with another run of the agent than the last.
+    pub(super) restarted: bool,
+    /// Packets that neither came nor were reported as flushed.
+    pub(super) lost: u64,
+    /// The agent has ended the stream, for this reason.
+    pub(super) end: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Hello {
+    boot: String,
+    next: u64,
+}
+
+#[derive(Deserialize)]
+struct End {
+    next: u64,
+    #[serde(default)]
+    why: String,
+}
+
+impl Ledger {
+    pub(super) fn new(start: Start) -> Self {
+        Self { start, boot: None, next: None, interfaces: 0, described: 0 }
+    }
+
+    /// Another agent has come: it is asked for all that it has.
+    pub(super) fn replaced(&mut self) {
+        self.start = Start::All;
+        self.boot = None;
+        self.next = None;
+    }
+
+    /// A connection begins; where it is to start.
+    pub(super) fn connect(&mut self) -> Start {
+        self.described = 0;
+        match (&self.boot, self.next) {
+            (Some(boot), Some(next)) => Start::From(next, boot.clone()),
+            _ => self.start.clone(),
+        }
+    }
+
+    /// Books a batch, and takes out of it what was handed on before.
+    pub(super) fn book(&mut self, batch: &mut Batch) -> Account {
+        let mut account = Account::default();
+        let mut end = None;
+        let mut flushed = Vec::new();
+        for note in &batch.notes {
+            match note {
+                Note::Hello(text) => {
+                    account.hello = true;
+                    account.restarted |= self.greet(text);
+                }
+                Note::Flushed { from, count } => flushed.push((*from, from.saturating_add(*count))),
+                Note::End(text) => end = Some(text.clone()),
+                _ => {}
+            }
+        }
+        self.introduce(batch);
+        let mut next = self.next;
+        batch.frames.retain(|frame| {
+            let Some(id) = frame.id else { return true };
+            let due = next.unwrap_or(id);
+            if id < due {
+                return false;
+            }
+            account.lost += (id - due).saturating_sub(within(due, id, &flushed));
+            next = Some(id.saturating_add(1));
+            true
+        });
+        // What was flushed behind the last frame, or before frames that are still to come.
+        for (from, to) in flushed {
+            let due = next.unwrap_or(from);
+            if to > due {
+                account.lost += from.saturating_sub(due);
+                next = Some(to);
+            }
+        }
+        if let Some(text) = end {
+            let parsed = serde_json::from_str::<End>(&text);
+            if let (Ok(end), Some(due)) = (&parsed, next) {
+                account.lost += end.next.saturating_sub(due);
+                next = Some(end.next.max(due));
+            }
+            account.end = Some(parsed.map_or_else(|_| String::new(), |end| end.why));
+        }
+        self.next = next;
+        account
+    }
+
+    /// Takes a hello; true if another run of the agent says it than the one before.
+    fn greet(&mut self, text: &str) -> bool {
+        let Ok(hello) = serde_json::from_str::<Hello>(text) else { return false };
+        if self.boot.as_ref() == Some(&hello.boot) {
+            return false;
+        }
+        let is_first = self.boot.is_none() && self.interfaces == 0;
+        // Asked for a number of another run, an agent sends all that it has.
+        let start = if self.boot.is_some() { &Start::All } else { &self.start };
+        self.next = match start {
+            // A new agent's: what it has flushed before anybody came is missing too.
+            Start::All | Start::From(..) => Some(1),
+            Start::Now => Some(hello.next),
+            Start::Since(_) => None,
+        };
+        self.boot = Some(hello.boot);
+        self.interfaces = 0;
+        !is_first
+    }
+
+    /// Each connection describes all interfaces; only those that are new are handed on.
+    fn introduce(&mut self, batch: &mut Batch) {
+        let before = self.described;
+        self.described += batch.interfaces.len();
+        batch.interfaces.drain(..self.interfaces.saturating_sub(before).min(batch.interfaces.len()));
+        self.interfaces = self.interfaces.max(self.described);
+    }
+}
+
+/// How many numbers of `from..to` are in the ranges, which do not overlap.
+fn within(from: u64, to: u64, ranges: &[(u64, u64)]) -> u64 {
+    ranges.iter().map(|(start, end)| (*end).min(to).saturating_sub((*start).max(from))).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::{Interface, Stored};
+    use crate::entry::Timestamp;
+
+    fn batch(ids: &[u64], notes: Vec<Note>) -> Batch {
+        let frame =
+            |id: &u64| Stored { number: 1, id: Some(*id), time: Timestamp(0), interface: 0, len: 0, start: 0, end: 0 };
+        Batch { frames: ids.iter().map(frame).collect(), notes, ..Batch::default() }
+    }
+
+    fn ids(batch: &Batch) -> Vec<u64> {
+        batch.frames.iter().filter_map(|frame| frame.id).collect()
+    }
+
+    fn hello(boot: &str, first: u64, next: u64) -> Note {
+        Note::Hello(format!(r#"{{"version":"1","boot":"{boot}","first":{first},"next":{next}}}"#))
+    }
+
+    fn greeted(start: Start, first: u64, next: u64) -> Ledger {
+        let mut ledger = Ledger::new(start);
+        ledger.connect();
+        let account = ledger.book(&mut batch(&[], vec![hello("a", first, next)]));
+        assert_eq!(account, Account { hello: true, ..Account::default() });
+        ledger
+    }
+
+    fn lost(ledger: &mut Ledger, ids: &[u64], notes: Vec<Note>) -> u64 {
+        ledger.book(&mut batch(ids, notes)).lost
+    }
+
+    #[test]
+    fn holes_are_lost_unless_they_were_reported_as_flushed() {
+        let mut ledger = greeted(Start::All, 1, 4);
+        assert_eq!(lost(&mut ledger, &[1, 2, 3], vec![]), 0);
+        assert_eq!(lost(&mut ledger, &[6, 7], vec![]), 2);
+        assert_eq!(lost(&mut ledger, &[8, 20], vec![Note::Flushed { from: 9, count: 11 }]), 0);
+        assert_eq!(lost(&mut ledger, &[21, 30], vec![Note::Flushed { from: 22, count: 5 }]), 3);
+        // Told first, the frames come later.
+        assert_eq!(lost(&mut ledger, &[], vec![Note::Flushed { from: 31, count: 9 }]), 0);
+        assert_eq!(lost(&mut ledger, &[40], vec![]), 0);
+        assert_eq!(ledger.connect(), Start::From(41, "a".into()));
+    }
+
+    #[test]
+    fn the_beginning_counts_from_where_it_was_asked_for() {
+        assert_eq!(lost(&mut greeted(Start::All, 5, 9), &[7], vec![]), 6);
+        assert_eq!(lost(&mut greeted(Start::Now, 5, 9), &[9], vec![]), 0);
+        assert_eq!(lost(&mut greeted(Start::Now, 5, 9), &[10], vec![]), 1);
+        assert_eq!(lost(&mut greeted(Start::Since(60), 5, 9), &[8], vec![]), 0);
+    }
+
+    #[test]
+    fn what_comes_twice_is_dropped() {
+        let mut ledger = greeted(Start::All, 1, 9);
+        ledger.book(&mut batch(&[1, 2, 3], vec![]));
+        ledger.connect();
+        let mut again = batch(&[2, 3, 4], vec![hello("a", 1, 9)]);
+        let account = ledger.book(&mut again);
+        assert_eq!((ids(&again), account.lost, account.restarted), (vec![4], 0, false));
+    }
+
+    #[test]
+    fn another_run_of_the_agent_starts_again() {
+        let mut ledger = greeted(Start::Now, 1, 9);
+        ledger.book(&mut batch(&[9], vec![]));
+        ledger.replaced();
+        assert_eq!(ledger.connect(), Start::All);
+        let mut first = batch(&[1, 2], vec![hello("b", 1, 3)]);
+        let account = ledger.book(&mut first);
+        assert_eq!((ids(&first), account.lost), (vec![1, 2], 0));
+        assert_eq!(ledger.connect(), Start::From(3, "b".into()));
+    }
+
+    #[test]
+    fn the_end_tells_of_packets_that_never_came() {
+        let mut ledger = greeted(Start::All, 1, 2);
+        let account = ledger.book(&mut batch(&[1, 2], vec![Note::End(r#"{"next":5,"why":"SIGTERM"}"#.into())]));
+        assert_eq!((account.lost, account.end.as_deref()), (2, Some("SIGTERM")));
+    }
+
+    #[test]
+    fn interfaces_are_told_once_for_each_run() {
+        let eth = |name: &str| Interface::named(name.to_owned(), 1, 0);
+        let mut ledger = Ledger::new(Start::All);
+        let mut tell = |boot: &str, connect: bool, names: &[&str]| {
+            if connect {
+                ledger.connect();
+            }
+            let notes = if connect { vec![hello(boot, 1, 1)] } else { vec![] };
+            let mut batch =
+                Batch { interfaces: names.iter().map(|name| eth(name)).collect(), notes, ..Batch::default() };
+            let account = ledger.book(&mut batch);
+            let names: Vec<String> = batch.interfaces.into_iter().map(|interface| interface.name).collect();
+            (names.join(" "), account.restarted)
+        };
+        assert_eq!(tell("a", true, &["lo", "eth0"]), ("lo eth0".into(), false));
+        assert_eq!(tell("a", true, &["lo"]), (String::new(), false));
+        assert_eq!(tell("a", false, &["eth0", "eth1"]), ("eth1".into(), false));
+        assert_eq!(tell("b", true, &["lo", "eth0"]), ("lo eth0".into(), true));
+    }
+
+    #[test]
+    fn numbers_that_make_no_sense_break_nothing() {
+        let mut ledger = greeted(Start::All, 1, 2);
+        let strange =
+            vec![Note::Flushed { from: u64::MAX, count: u64::MAX }, Note::Hello("{".into()), Note::End("x".into())];
+        let account = ledger.book(&mut batch(&[u64::MAX, 3], strange));
+        assert_eq!(account.end.as_deref(), Some(""));
+    }
+}

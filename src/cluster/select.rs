@@ -1,0 +1,468 @@
+//! Which pods: what the command line says, compiled, and its verdict on a pod.
+
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{Pod, ReplicationController, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::{Metadata, NamespaceResourceScope};
+use kube::core::{ObjectMeta, Selector};
+use kube::{Api, Resource, ResourceExt};
+use regex::Regex;
+use serde::de::DeserializeOwned;
+
+use super::client::Cluster;
+use super::error::{Error, Request};
+use super::flags::Select;
+
+/// The annotation of a static pod's image in the API server, which cannot be changed.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Which pods, as the command line says.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    what: What,
+    exclude: Vec<Regex>,
+    allow_host_network: bool,
+    /// Empty for all.
+    namespaces: Vec<String>,
+    labels: Option<String>,
+    fields: Option<String>,
+    pub(super) max_targets: usize,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    /// Pods whose names match.
+    Name(Regex),
+    /// Pods of a workload, or behind a service.
+    Of(Kind, String),
+}
+
+/// Kinds that can be named as `KIND/NAME`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Pod,
+    Deployment,
+    StatefulSet,
+    DaemonSet,
+    ReplicaSet,
+    ReplicationController,
+    Job,
+    CronJob,
+    Service,
+}
+
+/// A kind, its resource in RBAC rules, and what kubectl's users call it.
+const KINDS: &[(Kind, &str, &[&str])] = &[
+    (Kind::Pod, "pods", &["pod", "pods", "po"]),
+    (Kind::Deployment, "deployments.apps", &["deployment", "deployments", "deploy"]),
+    (Kind::StatefulSet, "statefulsets.apps", &["statefulset", "statefulsets", "sts"]),
+    (Kind::DaemonSet, "daemonsets.apps", &["daemonset", "daemonsets", "ds"]),
+    (Kind::ReplicaSet, "replicasets.apps", &["replicaset", "replicasets", "rs"]),
+    (Kind::ReplicationController, "replicationcontrollers", &["replicationcontroller", "replicationcontrollers", "rc"]),
+    (Kind::Job, "jobs.batch", &["job", "jobs"]),
+    (Kind::CronJob, "cronjobs.batch", &["cronjob", "cronjobs", "cj"]),
+    (Kind::Service, "services", &["service", "services", "svc"]),
+];
+
+/// What the API server is asked to watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Scope {
+    /// None for all.
+    pub(super) namespace: Option<String>,
+    pub(super) labels: Option<String>,
+    pub(super) fields: Option<String>,
+}
+
+/// What is to be done about a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It was not asked for.
+    Other,
+    /// It was, and can be sniffed now.
+    Take,
+    /// It was, but is not there yet.
+    Wait,
+    /// It was, but cannot be sniffed, for this reason.
+    Skip(&'static str),
+}
+
+impl Selection {
+    /// Compiles what the command line says; `namespace` is the context's.
+    ///
+    /// # Errors
+    /// If it is no regular expression, no known kind, or contradicts itself.
+    pub fn new(select: &Select, namespace: &str) -> Result<Self, Error> {
+        let what = match select.pods.as_deref() {
+            Some(pods) => What::parse(pods)?,
+            None => What::Name(regex("")?),
+        };
+        if select.all_namespaces
+            && let (What::Of(..), Some(pods)) = (&what, &select.pods)
+        {
+            return Err(Error::new(format!("{pods} is an object of one namespace, and -A looks in all"))
+                .hint("-n NAMESPACE, or a regular expression"));
+        }
+        let mut namespaces = select.namespace.clone();
+        namespaces.retain(|namespace| !namespace.is_empty());
+        if namespaces.is_empty() && !select.all_namespaces {
+            namespaces.push(namespace.to_owned());
+        }
+        namespaces.sort();
+        namespaces.dedup();
+        Ok(Self {
+            what,
+            exclude: select.exclude.iter().map(|pattern| regex(pattern)).collect::<Result<_, _>>()?,
+            allow_host_network: select.allow_host_network,
+            namespaces,
+            labels: select.selector.clone(),
+            fields: select.field_selector.clone(),
+            max_targets: select.max_targets,
+        })
+    }
+
+    /// The namespaces to look in; empty for all.
+    pub fn namespaces(&self) -> &[String] {
+        &self.namespaces
+    }
+
+    /// What to watch. Asks the API server for the selector of a workload or service.
+    ///
+    /// # Errors
+    /// If there is no such workload, or it may not be read.
+    pub(super) async fn scopes(&self, cluster: &Cluster) -> Result<Vec<Scope>, Error> {
+        let What::Of(kind, name) = &self.what else {
+            let of = |namespace| Scope { namespace, labels: self.labels.clone(), fields: self.fields.clone() };
+            if self.namespaces.is_empty() {
+                return Ok(vec![of(None)]);
+            }
+            return Ok(self.namespaces.iter().map(|namespace| of(Some(namespace.clone()))).collect());
+        };
+        let mut scopes = Vec::new();
+        for namespace in &self.namespaces {
+            let Some(narrowed) = kind.narrow(cluster, namespace, name).await? else { continue };
+            let both = |ours: &Option<String>, theirs: Option<String>| match (ours, theirs) {
+                (Some(ours), Some(theirs)) => Some(format!("{ours},{theirs}")),
+                (ours, theirs) => ours.clone().or(theirs),
+            };
+            scopes.push(Scope {
+                namespace: Some(namespace.clone()),
+                labels: both(&self.labels, narrowed.labels),
+                fields: both(&self.fields, narrowed.fields),
+            });
+        }
+        if scopes.is_empty() {
+            let (word, namespaces) = (kind.word(), self.namespaces.join(", "));
+            return Err(Error::new(format!("there is no {word} {name:?} in namespace {namespaces}"))
+                .hint(format!("kubectl get {word} -A")));
+        }
+        Ok(scopes)
+    }
+
+    /// What is to be done about a pod of the scopes.
+    pub(super) fn judge(&self, pod: &Pod) -> Verdict {
+        let name = pod.name_any();
+        let selected = match &self.what {
+            What::Name(pattern) => pattern.is_match(&name),
+            What::Of(kind, owner) => kind.has(owner, pod),
+        };
+        if !selected || self.exclude.iter().any(|pattern| pattern.is_match(&name)) {
+            return Verdict::Other;
+        }
+        let (spec, status) = (pod.spec.as_ref(), pod.status.as_ref());
+        let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or_default();
+        if matches!(phase, "Succeeded" | "Failed") {
+            return Verdict::Skip("it has finished");
+        }
+        if pod.metadata.deletion_timestamp.is_some() {
+            return Verdict::Skip("it is being deleted");
+        }
+        if pod.annotations().contains_key(MIRROR) {
+            return Verdict::Skip("it is a static pod, which takes no ephemeral container");
+        }
+        let windows = spec.is_some_and(|spec| {
+            let node = spec.node_selector.as_ref().and_then(|labels| labels.get("kubernetes.io/os"));
+            spec.os.as_ref().is_some_and(|os| os.name == "windows") || node.is_some_and(|os| os == "windows")
+        });
+        if windows {
+            return Verdict::Skip("it runs on Windows");
+        }
+        if is_host_network(pod) && !self.allow_host_network {
+            return Verdict::Skip(
+                "it is in the node's network, and would see all of its traffic; --allow-host-network takes it",
+            );
+        }
+        // With its address it has a sandbox: what its init containers say can be seen too.
+        let has_address = status.and_then(|status| status.pod_ip.as_ref()).is_some_and(|ip| !ip.is_empty());
+        if has_address { Verdict::Take } else { Verdict::Wait }
+    }
+}
+
+/// True for a pod without a network of its own.
+pub(super) fn is_host_network(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true)
+}
+
+fn regex(pattern: &str) -> Result<Regex, Error> {
+    Regex::new(pattern).map_err(|error| {
+        let why = error.to_string();
+        let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let error = Error::new(format!("{pattern:?} is no regular expression: {why}"));
+        if pattern.starts_with('*') { error.hint(format!(".{pattern} stands for any beginning")) } else { error }
+    })
+}
+
+impl What {
+    fn parse(pods: &str) -> Result<Self, Error> {
+        let Some((kind, name)) = pods.split_once('/') else { return regex(pods).map(Self::Name) };
+        // `deployment.apps/x` is what kubectl prints.
+        let word = kind.split('.').next().unwrap_or_default().to_ascii_lowercase();
+        let known = KINDS.iter().find(|(_, _, words)| words.contains(&word.as_str()));
+        let Some((kind, ..)) = known else {
+            let names: Vec<&str> = KINDS.iter().filter_map(|(_, _, words)| words.last().copied()).collect();
+            return Err(Error::new(format!("{kind:?} is no kind that has pods"))
+                .hint(format!("one of {}; pod names have no slash", names.join(", "))));
+        };
+        if name.is_empty() || name.contains('/') {
+            return Err(Error::new(format!("{pods:?} names no object")).hint("KIND/NAME, as deploy/front-end"));
+        }
+        Ok(Self::Of(*kind, name.to_owned()))
+    }
+}
+
+impl Kind {
+    fn resource(self) -> &'static str {
+        KINDS.iter().find(|(kind, ..)| *kind == self).map_or("pods", |(_, resource, _)| resource)
+    }
+
+    /// In the singular, for people.
+    fn word(self) -> &'static str {
+        let words = KINDS.iter().find(|(kind, ..)| *kind == self).map(|(_, _, words)| *words);
+        words.and_then(|words| words.first().copied()).unwrap_or_default()
+    }
+
+    /// Selectors that all its pods match; none if it is not there.
+    async fn narrow(self, cluster: &Cluster, namespace: &str, name: &str) -> Result<Option<Scope>, Error> {
+        let scope = |labels: Option<String>, fields: Option<String>| Scope { namespace: None, labels, fields };
+        let of_labels = |selector: Option<&LabelSelector>| scope(selector.and_then(as_query), None);
+        let get = Get { cluster, namespace, name, resource: self.resource() };
+        Ok(match self {
+            // It may come yet.
+            Self::Pod => Some(scope(None, Some(format!("metadata.name={name}")))),
+            Self::Deployment => {
+                get.one::<Deployment>().await?.map(|it| of_labels(it.spec.as_ref().map(|it| &it.selector)))
+            }
+            Self::StatefulSet => {
+                get.one::<StatefulSet>().await?.map(|it| of_labels(it.spec.as_ref().map(|it| &it.selector)))
+            }
+            Self::DaemonSet => {
+                get.one::<DaemonSet>().await?.map(|it| of_labels(it.spec.as_ref().map(|it| &it.selector)))
+            }
+            Self::ReplicaSet => {
+                get.one::<ReplicaSet>().await?.map(|it| of_labels(it.spec.as_ref().map(|it| &it.selector)))
+            }
+            Self::ReplicationController => {
+                let labels = get.one::<ReplicationController>().await?;
+                labels.map(|it| scope(it.spec.and_then(|it| it.selector).map(equalities), None))
+            }
+            Self::Job => get.one::<Job>().await?.map(|it| of_labels(it.spec.and_then(|it| it.selector).as_ref())),
+            // Its jobs come and go; each has this label.
+            Self::CronJob => get.one::<CronJob>().await?.map(|_| scope(Some("job-name".to_owned()), None)),
+            Self::Service => match get.one::<Service>().await? {
+                None => None,
+                Some(service) => {
+                    match service.spec.and_then(|spec| spec.selector).filter(|labels| !labels.is_empty()) {
+                        Some(labels) => Some(scope(Some(equalities(labels)), None)),
+                        None => {
+                            return Err(Error::new(format!(
+                                "service {name} in namespace {namespace} selects no pods: its spec has no selector"
+                            )));
+                        }
+                    }
+                }
+            },
+        })
+    }
+
+    /// True if the pod, which matches the selectors, is one of the object's.
+    fn has(self, name: &str, pod: &Pod) -> bool {
+        let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
+        let owned = |kind: &str| owner.is_some_and(|owner| owner.kind == kind && owner.name == name);
+        match self {
+            Self::Pod => pod.name_any() == name,
+            Self::Service => true,
+            Self::Deployment => deployment(pod).is_some_and(|deployment| deployment == name),
+            Self::StatefulSet => owned("StatefulSet"),
+            Self::DaemonSet => owned("DaemonSet"),
+            Self::ReplicaSet => owned("ReplicaSet"),
+            Self::ReplicationController => owned("ReplicationController"),
+            Self::Job => owned("Job"),
+            Self::CronJob => {
+                owner.is_some_and(|owner| owner.kind == "Job" && cron_job(&owner.name).is_some_and(|cron| cron == name))
+            }
+        }
+    }
+}
+
+/// The deployment that a pod belongs to: its replica set's name without the hash that both carry.
+pub(super) fn deployment(pod: &Pod) -> Option<&str> {
+    let owner =
+        pod.owner_references().iter().find(|owner| owner.controller == Some(true) && owner.kind == "ReplicaSet")?;
+    let hash = pod.labels().get("pod-template-hash")?;
+    owner.name.strip_suffix(hash.as_str())?.strip_suffix('-')
+}
+
+/// The cron job that made a job: its name without the minute (or, before 1.21, second) that it was due.
+pub(super) fn cron_job(job: &str) -> Option<&str> {
+    let (name, due) = job.rsplit_once('-')?;
+    (due.len() >= 8 && due.bytes().all(|byte| byte.is_ascii_digit())).then_some(name)
+}
+
+/// A label selector as the API's query takes it; none if it selects all.
+fn as_query(selector: &LabelSelector) -> Option<String> {
+    let selector: Selector = selector.clone().try_into().ok()?;
+    Some(selector.to_string()).filter(|query| !query.is_empty())
+}
+
+fn equalities(labels: impl IntoIterator<Item = (String, String)>) -> String {
+    let pairs: Vec<String> = labels.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+    pairs.join(",")
+}
+
+/// Asks for an object by name.
+struct Get<'a> {
+    cluster: &'a Cluster,
+    namespace: &'a str,
+    name: &'a str,
+    resource: &'static str,
+}
+
+impl Get<'_> {
+    async fn one<K>(&self) -> Result<Option<K>, Error>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Metadata<Ty = ObjectMeta>,
+        K: Clone + std::fmt::Debug + DeserializeOwned,
+    {
+        let request =
+            Request { verb: "get", resource: self.resource, name: self.name, namespace: Some(self.namespace) };
+        let api: Api<K> = Api::namespaced(self.cluster.client.clone(), self.namespace);
+        self.cluster.ask(&request, api.get_opt(self.name)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn selection(pods: &str) -> Selection {
+        Selection::new(&Select { pods: Some(pods.to_owned()), ..Select::default() }, "shop").unwrap()
+    }
+
+    fn pod(name: &str) -> Value {
+        json!({"metadata": {"name": name}, "spec": {"containers": []}, "status": {"phase": "Running", "podIP": "10.0.0.1"}})
+    }
+
+    fn judge(selection: &Selection, pod: Value) -> Verdict {
+        selection.judge(&serde_json::from_value(pod).unwrap())
+    }
+
+    #[test]
+    fn names_are_matched_anywhere() {
+        let both = selection("(catalo*|front-end*)");
+        for name in ["catalogue-86585bd55d-hhnxq", "catalogue-db-0", "front-end-5769674456-jcs22", "my-front-end"] {
+            assert_eq!(judge(&both, pod(name)), Verdict::Take, "{name}");
+        }
+        assert_eq!(judge(&both, pod("carts-68d4f8678f-6k52p")), Verdict::Other);
+        assert_eq!(judge(&selection("^catalogue-[^-]*-[^-]*$"), pod("catalogue-db-0")), Verdict::Take);
+        assert_eq!(judge(&selection("^front$"), pod("front-end")), Verdict::Other);
+        let select = Select { pods: Some("catalogue".into()), exclude: vec!["-db-".into()], ..Select::default() };
+        assert_eq!(judge(&Selection::new(&select, "shop").unwrap(), pod("catalogue-db-0")), Verdict::Other);
+    }
+
+    #[test]
+    fn what_cannot_be_sniffed_is_left_out_with_the_reason() {
+        for (path, value, reason) in [
+            ("/status/phase", json!("Succeeded"), "it has finished"),
+            ("/status/phase", json!("Failed"), "it has finished"),
+            ("/metadata/deletionTimestamp", json!("2026-01-01T00:00:00Z"), "it is being deleted"),
+            ("/metadata/annotations", json!({MIRROR: "x"}), "it is a static pod, which takes no ephemeral container"),
+            ("/spec/os", json!({"name": "windows"}), "it runs on Windows"),
+            ("/spec/nodeSelector", json!({"kubernetes.io/os": "windows"}), "it runs on Windows"),
+        ] {
+            let mut pod = pod("web");
+            let (parent, key) = path.rsplit_once('/').unwrap();
+            pod.pointer_mut(parent).unwrap()[key] = value;
+            assert_eq!(judge(&selection("web"), pod.clone()), Verdict::Skip(reason), "{path}");
+            assert_eq!(judge(&selection("other"), pod), Verdict::Other, "{path}");
+        }
+        let mut pending = pod("web");
+        pending["status"] = json!({"phase": "Pending"});
+        assert_eq!(judge(&selection("web"), pending.clone()), Verdict::Wait);
+        pending["status"] = json!({"phase": "Pending", "podIP": "10.0.0.1"});
+        assert_eq!(judge(&selection("web"), pending), Verdict::Take);
+    }
+
+    #[test]
+    fn the_nodes_network_needs_a_flag() {
+        let mut host = pod("web");
+        host["spec"]["hostNetwork"] = json!(true);
+        let verdict = judge(&selection("web"), host.clone());
+        assert!(matches!(verdict, Verdict::Skip(why) if why.contains("--allow-host-network")), "{verdict:?}");
+        let select = Select { pods: Some("web".into()), allow_host_network: true, ..Select::default() };
+        assert_eq!(judge(&Selection::new(&select, "shop").unwrap(), host), Verdict::Take);
+    }
+
+    #[test]
+    fn workloads_have_only_their_own_pods() {
+        let owned = |kind: &str, owner: &str| {
+            let mut pod = pod("x");
+            pod["metadata"]["labels"] = json!({"pod-template-hash": "5769674456"});
+            pod["metadata"]["ownerReferences"] =
+                json!([{"apiVersion": "v1", "kind": kind, "name": owner, "uid": "1", "controller": true}]);
+            pod
+        };
+        for (what, kind, owner, verdict) in [
+            ("deploy/front-end", "ReplicaSet", "front-end-5769674456", Verdict::Take),
+            ("deployments/front", "ReplicaSet", "front-end-5769674456", Verdict::Other),
+            ("Deployment.apps/front-end", "ReplicaSet", "front-end-1", Verdict::Other),
+            ("rs/front-end-5769674456", "ReplicaSet", "front-end-5769674456", Verdict::Take),
+            ("sts/db", "StatefulSet", "db", Verdict::Take),
+            ("sts/db", "StatefulSet", "db-2", Verdict::Other),
+            ("ds/log", "DaemonSet", "log", Verdict::Take),
+            ("job/once", "Job", "once", Verdict::Take),
+            ("cj/nightly", "Job", "nightly-29384910", Verdict::Take),
+            ("cronjob/nightly", "Job", "nightly-by-hand", Verdict::Other),
+            ("svc/front-end", "Rollout", "front-end", Verdict::Take),
+            ("po/x", "ReplicaSet", "y", Verdict::Take),
+            ("po/y", "ReplicaSet", "y", Verdict::Other),
+        ] {
+            assert_eq!(judge(&selection(what), owned(kind, owner)), verdict, "{what} of {kind} {owner}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_explained() {
+        let error = |select: Select| Selection::new(&select, "shop").unwrap_err();
+        let wrong = error(Select { pods: Some("*front".into()), ..Select::default() });
+        assert!(wrong.message.starts_with("\"*front\" is no regular expression: repetition"), "{wrong}");
+        assert_eq!(wrong.hint.as_deref(), Some(".*front stands for any beginning"));
+        let wrong = error(Select { pods: Some("node/x".into()), ..Select::default() });
+        assert_eq!(wrong.message, "\"node\" is no kind that has pods");
+        let wrong = error(Select { pods: Some("deploy/x".into()), all_namespaces: true, ..Select::default() });
+        assert_eq!(wrong.message, "deploy/x is an object of one namespace, and -A looks in all");
+        assert_eq!(
+            error(Select { pods: Some("deploy/".into()), ..Select::default() }).message,
+            "\"deploy/\" names no object"
+        );
+    }
+
+    #[test]
+    fn the_contexts_namespace_is_the_default() {
+        assert_eq!(selection("x").namespaces(), ["shop"]);
+        let select = Select { namespace: vec!["b".into(), "a".into(), "b".into(), String::new()], ..Select::default() };
+        assert_eq!(Selection::new(&select, "shop").unwrap().namespaces(), ["a", "b"]);
+        let select = Select { all_namespaces: true, ..Select::default() };
+        assert!(Selection::new(&select, "shop").unwrap().namespaces().is_empty());
+    }
+}

@@ -1,0 +1,382 @@
+//! A session: follows the pods that were selected, and streams from an agent in each.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::runtime::watcher;
+use kube::{Api, ResourceExt};
+use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use super::Stop;
+use super::client::Cluster;
+use super::error::{Error, Request};
+use super::flags::Options;
+use super::inject::{Injector, Sight};
+use super::ledger::{Ledger, Start};
+use super::select::{Scope, Selection, Verdict};
+use super::stream::{Over, SETTLED, Stream};
+use super::watch::{Change, follow};
+use crate::capture::Batch;
+
+/// Pods into which agents are put at once.
+const INJECTIONS: usize = 16;
+
+/// Agents that may die one after the other in a pod, each soon after its start, before it is given up: each leaves an
+/// entry in the pod that cannot be removed.
+const MOST_DEATHS: u32 = 3;
+
+/// How long everything may take to end.
+const FAREWELL: Duration = Duration::from_millis(900);
+
+/// Changes of pods that may wait.
+const CHANGES: usize = 64;
+
+/// What a session tells. `tap` numbers the pods that are sniffed, from 1; a pod that comes back has a new number.
+#[derive(Debug)]
+pub enum Event {
+    /// No pod is there that could be sniffed; those that come will be.
+    Waiting,
+    /// A pod that was asked for cannot be sniffed.
+    Skipped { pod: String, reason: String },
+    /// A pod is there, and an agent is on its way.
+    Appeared { tap: u32, pod: String, node: String },
+    /// Its agent streams.
+    Attached { tap: u32, container: String, reused: bool },
+    /// Packets and notes, each once and in order.
+    Batch { tap: u32, batch: Batch },
+    /// The connection is cut, and is tried again and again; the agent goes on capturing.
+    Disconnected { tap: u32, reason: String },
+    /// It is back after a [`Event::Disconnected`].
+    Resumed { tap: u32 },
+    /// Another agent streams from the pod than before: interfaces and counters start again.
+    Restarted { tap: u32 },
+    /// The agent is gone though the pod is not; another one is put there. What passed meanwhile was not captured.
+    Interrupted { tap: u32, error: Error },
+    /// So many packets never came, besides those that the agent reports as flushed.
+    Lost { tap: u32, count: u64 },
+    /// A pod cannot be sniffed, or no longer; the others go on.
+    Failed { tap: u32, pod: String, error: Error },
+    /// A pod is gone or no longer selected.
+    Left { tap: u32, pod: String, reason: String },
+    /// The cluster does not tell of pods that come and go, or not of all; what is attached goes on.
+    Trouble(Error),
+    /// Something worth knowing.
+    Note(String),
+}
+
+/// Hands an event on; false if nobody wants it.
+pub(super) async fn send(events: &Sender<Event>, event: Event) -> bool {
+    events.send(event).await.is_ok()
+}
+
+/// A pod that is, or was, sniffed.
+struct Target {
+    sight: watch::Sender<Option<Arc<Pod>>>,
+    /// Why it left, for who looks after `sight` says that it is gone.
+    reason: watch::Sender<&'static str>,
+    is_active: bool,
+}
+
+/// All that goes on.
+struct Session {
+    injector: Arc<Injector>,
+    selection: Selection,
+    events: Sender<Event>,
+    stop: Stop,
+    permits: Arc<Semaphore>,
+    targets: HashMap<String, Target>,
+    /// Pods of which it was told that they are left out.
+    skipped: HashSet<String>,
+    tasks: JoinSet<String>,
+    taps: u32,
+    is_full_told: bool,
+    is_waiting_told: bool,
+    in_trouble: bool,
+}
+
+/// Sniffs the pods of `selection` and tells `events`, which slows everything down when it is full, until `stop`, or until
+/// nobody receives them any more.
+///
+/// # Errors
+/// If the cluster does not tell which pods there are at all. What concerns one pod or namespace is an event.
+pub async fn run(
+    cluster: &Cluster,
+    selection: Selection,
+    options: Options,
+    events: Sender<Event>,
+    mut stop: Stop,
+) -> Result<(), Error> {
+    let scopes = tokio::select! {
+        () = stop.wait() => return Ok(()),
+        scopes = selection.scopes(cluster) => scopes?,
+    };
+    let mut session = Session {
+        injector: Arc::new(Injector::new(cluster.clone(), options)),
+        selection,
+        events,
+        stop: stop.clone(),
+        permits: Arc::new(Semaphore::new(INJECTIONS)),
+        targets: HashMap::new(),
+        skipped: HashSet::new(),
+        tasks: JoinSet::new(),
+        taps: 0,
+        is_full_told: false,
+        is_waiting_told: false,
+        in_trouble: false,
+    };
+    let mut watches = JoinSet::new();
+    let (sender, changes) = mpsc::channel(CHANGES);
+    let watched = scopes.len();
+    for scope in scopes {
+        watches.spawn(watch_pods(cluster.clone(), scope, sender.clone()));
+    }
+    drop(sender);
+    let result = session.follow(changes, watched).await;
+    watches.abort_all();
+    session.end().await;
+    result
+}
+
+async fn watch_pods(cluster: Cluster, scope: Scope, changes: Sender<Change<Pod>>) {
+    let client = cluster.client.clone();
+    let api = match &scope.namespace {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    };
+    let config = watcher::Config { label_selector: scope.labels, field_selector: scope.fields, ..Default::default() };
+    let request = Request { verb: "list", resource: "pods", name: "", namespace: scope.namespace.as_deref() };
+    follow(&cluster, api, config, request, changes).await;
+}
+
+impl Session {
+    async fn follow(&mut self, mut changes: Receiver<Change<Pod>>, watched: usize) -> Result<(), Error> {
+        let mut unlisted = watched;
+        let mut denied = 0;
+        loop {
+            let change = tokio::select! {
+                () = self.stop.wait() => return Ok(()),
+                () = self.events.closed() => return Ok(()),
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    if let Some(target) = ended.ok().and_then(|uid| self.targets.get_mut(&uid)) {
+                        target.is_active = false;
+                    }
+                    self.tell_if_waiting(unlisted).await;
+                    continue;
+                }
+                change = changes.recv() => change,
+            };
+            if let Some(Change::There(_) | Change::Gone { .. } | Change::Listed) = change {
+                self.in_trouble = false;
+            }
+            match change {
+                // All watches have been denied, one of them last.
+                None => return Ok(()),
+                Some(Change::There(pod)) => self.there(pod).await,
+                Some(Change::Gone { uid, deleted }) => {
+                    self.skipped.remove(&uid);
+                    if let Some(target) = self.targets.remove(&uid) {
+                        target.reason.send_replace(if deleted { "deleted" } else { "no longer selected" });
+                        target.sight.send_replace(None);
+                    }
+                }
+                Some(Change::Listed) => {
+                    unlisted = unlisted.saturating_sub(1);
+                    self.tell_if_waiting(unlisted).await;
+                }
+                Some(Change::Trouble(error)) => {
+                    if !std::mem::replace(&mut self.in_trouble, true) {
+                        self.tell(Event::Trouble(error)).await;
+                    }
+                }
+                Some(Change::Denied(error)) => {
+                    denied += 1;
+                    if denied == watched {
+                        return Err(error);
+                    }
+                    self.tell(Event::Trouble(error)).await;
+                    unlisted = unlisted.saturating_sub(1);
+                    self.tell_if_waiting(unlisted).await;
+                }
+            }
+        }
+    }
+
+    async fn tell(&mut self, event: Event) {
+        tokio::select! {
+            () = self.stop.wait() => {}
+            _ = self.events.send(event) => {}
+        }
+    }
+
+    fn active(&self) -> usize {
+        self.targets.values().filter(|target| target.is_active).count()
+    }
+
+    async fn tell_if_waiting(&mut self, unlisted: usize) {
+        if unlisted > 0 || self.active() > 0 {
+            return;
+        }
+        if !std::mem::replace(&mut self.is_waiting_told, true) {
+            self.tell(Event::Waiting).await;
+            self.tell_of_missing_namespaces().await;
+        }
+    }
+
+    /// A list of pods in a namespace that is not there is empty, and so is one in a namespace whose name is mistyped.
+    async fn tell_of_missing_namespaces(&mut self) {
+        let api: Api<Namespace> = Api::all(self.injector.cluster.client.clone());
+        for namespace in self.selection.namespaces().to_vec() {
+            if let Some(Ok(None)) = self.injector.cluster.answer(api.get_opt(&namespace)).await {
+                self.tell(Event::Note(format!("there is no namespace {namespace:?}"))).await;
+            }
+        }
+    }
+
+    async fn there(&mut self, mut pod: Pod) {
+        let Some(uid) = pod.uid() else { return };
+        // Who changed which field last is most of a pod's size.
+        pod.metadata.managed_fields = None;
+        if let Some(target) = self.targets.get(&uid) {
+            target.sight.send_replace(Some(Arc::new(pod)));
+            return;
+        }
+        let name = format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
+        match self.selection.judge(&pod) {
+            Verdict::Other | Verdict::Wait => {}
+            Verdict::Skip(reason) => self.skip(uid, name, reason.to_owned()).await,
+            Verdict::Take if self.active() >= self.selection.max_targets => {
+                let most = self.selection.max_targets;
+                if !std::mem::replace(&mut self.is_full_told, true) {
+                    let error = Error::new(format!("more than {most} pods match; the others are left out"));
+                    self.tell(Event::Trouble(error.hint("--max-targets allows more, a narrower choice needs less")))
+                        .await;
+                }
+                self.skip(uid, name, format!("--max-targets is {most}")).await;
+            }
+            Verdict::Take => self.take(uid, name, pod).await,
+        }
+    }
+
+    async fn skip(&mut self, uid: String, pod: String, reason: String) {
+        if self.skipped.insert(uid) {
+            self.tell(Event::Skipped { pod, reason }).await;
+        }
+    }
+
+    async fn take(&mut self, uid: String, name: String, pod: Pod) {
+        self.taps += 1;
+        self.is_waiting_told = false;
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+        self.tell(Event::Appeared { tap: self.taps, pod: name.clone(), node }).await;
+        let (sight, seen) = watch::channel(Some(Arc::new(pod)));
+        let (reason, why) = watch::channel("deleted");
+        self.skipped.remove(&uid);
+        self.targets.insert(uid.clone(), Target { sight, reason, is_active: true });
+        let task = Task {
+            injector: Arc::clone(&self.injector),
+            permits: Arc::clone(&self.permits),
+            events: self.events.clone(),
+            stop: self.stop.clone(),
+            tap: self.taps,
+            pod: name,
+            why,
+        };
+        self.tasks.spawn(async move {
+            task.sniff(seen).await;
+            uid
+        });
+    }
+
+    /// Waits until every task has said goodbye to its process.
+    async fn end(mut self) {
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        let _ = timeout(FAREWELL, all).await;
+    }
+}
+
+/// What one pod's task needs.
+struct Task {
+    injector: Arc<Injector>,
+    permits: Arc<Semaphore>,
+    events: Sender<Event>,
+    stop: Stop,
+    tap: u32,
+    pod: String,
+    why: watch::Receiver<&'static str>,
+}
+
+impl Task {
+    /// Sniffs the pod until it is over for one reason or another, and tells the reason.
+    async fn sniff(mut self, sight: Sight) {
+        let (tap, pod) = (self.tap, self.pod.clone());
+        let last = match self.agents(sight).await {
+            Over::Stopped => return,
+            Over::Left(reason) if reason.is_empty() => {
+                Event::Left { tap, pod, reason: (*self.why.borrow()).to_owned() }
+            }
+            Over::Left(reason) => Event::Left { tap, pod, reason },
+            Over::Died(error) | Over::Denied(error) => Event::Failed { tap, pod, error },
+        };
+        tokio::select! {
+            () = self.stop.wait() => {}
+            _ = self.events.send(last) => {}
+        }
+    }
+
+    /// One agent after the other; the first is the last unless it is killed.
+    async fn agents(&mut self, mut sight: Sight) -> Over {
+        let mut deaths = 0;
+        let mut stream = None;
+        loop {
+            let agent = tokio::select! {
+                () = self.stop.wait() => return Over::Stopped,
+                agent = inject(&self.injector, &self.permits, &mut sight) => agent,
+            };
+            let agent = match agent {
+                Ok(Some(agent)) => agent,
+                Ok(None) => return Over::Left(String::new()),
+                Err(error) => return Over::Denied(error),
+            };
+            let stream = stream.get_or_insert_with(|| Stream {
+                injector: &self.injector,
+                tap: self.tap,
+                sight: sight.clone(),
+                events: &self.events,
+                stop: self.stop.clone(),
+                ledger: Ledger::new(match (agent.reused, self.injector.options.since) {
+                    // What a new agent has captured until it is connected to is wanted too.
+                    (false, _) => Start::All,
+                    (true, None) => Start::Now,
+                    (true, Some(since)) => Start::Since(since.as_secs()),
+                }),
+            });
+            let since = Instant::now();
+            let error = match stream.run(&agent).await {
+                Over::Died(error) => error,
+                over => return over,
+            };
+            deaths = if since.elapsed() < SETTLED { deaths + 1 } else { 1 };
+            if deaths >= MOST_DEATHS {
+                return Over::Died(error);
+            }
+            stream.ledger.replaced();
+            if !send(&self.events, Event::Interrupted { tap: self.tap, error }).await {
+                return Over::Stopped;
+            }
+        }
+    }
+}
+
+async fn inject(
+    injector: &Injector,
+    permits: &Semaphore,
+    sight: &mut Sight,
+) -> Result<Option<super::inject::Agent>, Error> {
+    let _permit = permits.acquire().await;
+    injector.agent(sight).await
+}
