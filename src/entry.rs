@@ -115,6 +115,31 @@ pub struct Name {
     pub node: Option<String>,
 }
 
+impl Name {
+    /// As a capture file holds it, in the manner of cluster DNS: `carts.shop.svc`, `carts-x2v4k.shop.pod`, `node1.node`.
+    #[must_use]
+    pub fn host(&self) -> String {
+        match self.kind {
+            "service" => format!("{}.{}.svc", self.name, self.namespace),
+            "pod" => format!("{}.{}.pod", self.name, self.namespace),
+            kind => format!("{}.{kind}", self.name),
+        }
+    }
+
+    /// What [`Name::host`] made; none if it is another kind of name.
+    #[must_use]
+    pub fn from_host(host: &str) -> Option<Self> {
+        let (rest, kind) = host.rsplit_once('.')?;
+        let (kind, (name, namespace)) = match kind {
+            "svc" => ("service", rest.rsplit_once('.')?),
+            "pod" => ("pod", rest.rsplit_once('.')?),
+            "node" => ("node", (rest, "")),
+            _ => return None,
+        };
+        Some(Self { kind, namespace: namespace.to_owned(), name: name.to_owned(), workload: None, node: None })
+    }
+}
+
 /// One end of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {

@@ -218,7 +218,7 @@ impl Capture {
 }
 
 /// A time as kubectl takes it: `30s`, `1m30s`, `500ms`, or a number of seconds.
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no time such as 30s, 5m or 1h30m");
     if let Ok(seconds) = text.parse() {
         return Ok(Duration::from_secs(seconds));

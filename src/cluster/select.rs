@@ -5,6 +5,7 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Pod, ReplicationController, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::{Metadata, NamespaceResourceScope};
+use kube::api::ListParams;
 use kube::core::{ObjectMeta, Selector};
 use kube::{Api, Resource, ResourceExt};
 use regex::Regex;
@@ -157,6 +158,29 @@ impl Selection {
                 .hint(format!("kubectl get {word} -A")));
         }
         Ok(scopes)
+    }
+
+    /// The pods that would be sniffed now, as `namespace` and `name`, in that order.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub async fn list(&self, cluster: &Cluster) -> Result<Vec<(String, String)>, Error> {
+        let mut found = Vec::new();
+        for scope in self.scopes(cluster).await? {
+            let api: Api<Pod> = match &scope.namespace {
+                Some(namespace) => Api::namespaced(cluster.client.clone(), namespace),
+                None => Api::all(cluster.client.clone()),
+            };
+            let request = Request { verb: "list", resource: "pods", name: "", namespace: scope.namespace.as_deref() };
+            let choice =
+                ListParams { label_selector: scope.labels, field_selector: scope.fields, ..Default::default() };
+            let pods = cluster.ask(&request, api.list(&choice)).await?;
+            let taken = pods.items.iter().filter(|pod| self.judge(pod) == Verdict::Take);
+            found.extend(taken.map(|pod| (pod.namespace().unwrap_or_default(), pod.name_any())));
+        }
+        found.sort();
+        found.truncate(self.max_targets);
+        Ok(found)
     }
 
     /// What is to be done about a pod of the scopes.

@@ -1,6 +1,7 @@
 //! One file, one subcommand; here the command line as a whole.
 
 mod dissection;
+mod live;
 mod protocols;
 mod read;
 mod sniff;
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::cluster;
 use crate::output::status::Status;
 
 /// See the traffic of Kubernetes pods as request/response rows.
@@ -65,6 +67,12 @@ impl Failure {
     }
 }
 
+impl From<cluster::Error> for Failure {
+    fn from(error: cluster::Error) -> Self {
+        Self { message: error.message, hint: error.hint, code: 1 }
+    }
+}
+
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::new(format!("cannot write: {error}"))
@@ -80,7 +88,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Some(Command::Protocols(args)) => protocols::run(&args),
         Some(Command::Version(args)) => version::run(&args),
-        None => sniff::run(cli.sniff, &mut status),
+        None => sniff::run(&cli.sniff, &mut status),
     };
     status.clear();
     match result {

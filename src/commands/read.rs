@@ -1,18 +1,16 @@
 //! `kubectl sniff --pcap FILE`: rows from a saved capture.
 
 use std::io;
-use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::Failure;
 use super::dissection::{Dissection, stdout};
 use crate::capture::Source;
 use crate::capture::file::File;
-use crate::entry::{Entry, Name};
+use crate::entry::Entry;
 use crate::output::status::Status;
 use crate::output::{self, Format};
-use crate::pipeline::{self, Offline, Resolve, Sink};
+use crate::pipeline::{self, Offline, Sink};
 
 /// Reads `path` (`-` is stdin) to its end.
 pub fn run(path: &Path, dissection: &Dissection, status: &mut Status) -> Result<(), Failure> {
@@ -23,7 +21,7 @@ pub fn run(path: &Path, dissection: &Dissection, status: &mut Status) -> Result<
     status.reading(file.progress().1);
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut sink = Counted::new(output::sink(dissection.output, stdout(), dissection.look(true)), dissection.count);
-    let result = pipeline::run(&mut file, &dissection.options(), workers, &Nameless, &mut sink, |file| {
+    let result = pipeline::run(&mut file, &dissection.options(), workers, &mut sink, |file| {
         status.position(file.progress().0);
     });
     status.clear();
@@ -50,24 +48,20 @@ impl<'a> Counted<'a> {
     pub(super) fn new(sink: Box<dyn Sink + 'a>, count: Option<u64>) -> Self {
         Self { sink, left: count }
     }
-
-    /// True if all entries that were asked for have been printed.
-    pub(super) fn is_done(&self) -> bool {
-        self.left == Some(0)
-    }
 }
 
 impl Sink for Counted<'_> {
     fn entry(&mut self, entry: &Entry) -> io::Result<()> {
-        match &mut self.left {
-            Some(0) => {
-                self.sink.tick()?;
-                return Err(io::ErrorKind::BrokenPipe.into());
-            }
-            Some(left) => *left -= 1,
-            None => {}
+        let Some(left) = &mut self.left else { return self.sink.entry(entry) };
+        if *left > 0 {
+            self.sink.entry(entry)?;
+            *left -= 1;
         }
-        self.sink.entry(entry)
+        if *left == 0 {
+            self.sink.finish()?;
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(())
     }
 
     fn tick(&mut self) -> io::Result<()> {
@@ -76,14 +70,5 @@ impl Sink for Counted<'_> {
 
     fn finish(&mut self) -> io::Result<()> {
         self.sink.finish()
-    }
-}
-
-/// A file has no cluster to ask.
-struct Nameless;
-
-impl Resolve for Nameless {
-    fn resolve(&self, _: IpAddr, _: u16) -> Option<Arc<Name>> {
-        None
     }
 }

@@ -1,25 +1,99 @@
 //! `kubectl sniff`: live pods, or a saved capture.
 
-use std::path::PathBuf;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::dissection::Dissection;
+use super::dissection::{Dissection, stdout};
+use super::live::{self, Saving};
 use super::{Failure, read};
+use crate::cluster::flags::{Capture, Connection, Select, duration};
+use crate::cluster::{Cluster, Selection};
+use crate::output::Format;
 use crate::output::status::Status;
 
 /// What to sniff and what to do with it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    select: Select,
+
+    #[command(flatten)]
+    capture: Capture,
+
     /// With pods selected, saves their packets there as pcapng (`-` is stdout); without, reads it (`-` is stdin)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     pcap: Option<PathBuf>,
+
+    /// End after so long, as 30s or 5m
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "Output")]
+    duration: Option<Duration>,
 
     #[command(flatten)]
     dissection: Dissection,
+
+    #[command(flatten)]
+    connection: Connection,
 }
 
-pub fn run(args: Args, status: &mut Status) -> Result<(), Failure> {
-    match &args.pcap {
-        Some(path) => read::run(path, &args.dissection, status),
-        None => Err(Failure::usage("say which pods, or give a capture to read with --pcap FILE")),
+pub fn run(args: &Args, status: &mut Status) -> Result<(), Failure> {
+    if !args.select.is_given() {
+        return match &args.pcap {
+            Some(path) if args.capture.filter.is_none() => read::run(path, &args.dissection, status),
+            Some(_) => Err(Failure::usage("--filter says what to capture in pods; a file is read whole")),
+            None if args.select.all_namespaces || !args.select.namespace.is_empty() => {
+                Err(Failure::usage("say which pods").hint("a dot matches all of them: kubectl sniff . -n NAMESPACE"))
+            }
+            None => Err(Failure::usage("say which pods, or give a capture to read with --pcap FILE")),
+        };
     }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let result = runtime.block_on(sniff(args, status));
+    // Nothing that still runs is worth waiting for: the session has said goodbye to its agents.
+    runtime.shutdown_background();
+    result
+}
+
+async fn sniff(args: &Args, status: &mut Status) -> Result<(), Failure> {
+    let options = args
+        .capture
+        .options()
+        .map_err(|error| Failure::new(error.to_string()).hint("as for tcpdump: --filter 'port 80 or port 53'"))?;
+    let saving = saving(args)?;
+    let cluster = Cluster::connect(&args.connection).await?;
+    let selection = Selection::new(&args.select, cluster.namespace())?;
+    if args.dissection.output == Format::Name {
+        let mut out = stdout();
+        for (_, pod) in selection.list(&cluster).await? {
+            writeln!(out, "pod/{pod}")?;
+        }
+        return Ok(out.flush()?);
+    }
+    let session = live::Session { cluster, selection, options, dissection: &args.dissection, duration: args.duration };
+    session.run(saving, status).await
+}
+
+/// Where the packets go.
+fn saving(args: &Args) -> Result<Saving, Failure> {
+    let path = match (&args.pcap, args.dissection.output) {
+        (Some(_), Format::Name) => return Err(Failure::usage("-o name captures nothing that --pcap could save")),
+        (Some(path), _) => path.as_path(),
+        (None, Format::Pcapng) => Path::new("-"),
+        (None, _) => return Ok(Saving::Nowhere),
+    };
+    if path != Path::new("-") {
+        let file = std::fs::File::create(path)
+            .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?;
+        return Ok(Saving::File(path.to_owned(), file));
+    }
+    if !matches!(args.dissection.output, Format::Table | Format::Pcapng) {
+        return Err(Failure::usage("--pcap - writes packets to stdout, where rows would go too")
+            .hint("--pcap FILE saves them beside the rows"));
+    }
+    if std::io::stdout().is_terminal() {
+        return Err(
+            Failure::usage("packets are nothing for a terminal").hint("kubectl sniff … --pcap - | wireshark -k -i -")
+        );
+    }
+    Ok(Saving::Stdout)
 }

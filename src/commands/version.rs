@@ -26,19 +26,18 @@ enum Format {
 
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Version<'a> {
+struct About<'a> {
     version: &'a str,
     commit: &'a str,
     agent_image: &'a str,
 }
 
 pub fn run(args: &Args) -> Result<(), super::Failure> {
-    let version =
-        Version { version: env!("CARGO_PKG_VERSION"), commit: env!("SNIFF_COMMIT"), agent_image: &args.image };
+    let version = About { version: env!("CARGO_PKG_VERSION"), commit: env!("SNIFF_COMMIT"), agent_image: &args.image };
     let mut out = anstream::stdout().lock();
     match args.output {
         Some(Format::Json) => {
-            writeln!(out, "{}", serde_json::to_string_pretty(&version).map_err(std::io::Error::other)?)?
+            writeln!(out, "{}", serde_json::to_string_pretty(&version).map_err(std::io::Error::other)?)?;
         }
         Some(Format::Yaml) => write!(out, "{}", serde_saphyr::to_string(&version).map_err(std::io::Error::other)?)?,
         None => {

@@ -42,7 +42,7 @@ pub(super) fn detect(probe: &Probe<'_>, other: &[u8], certain: bool) -> Detected
                     more = true;
                 }
                 Verdict::Yes => {
-                    rank(&mut best, (if reversed { 2 } else { 3 } + u8::from(hinted) * 2, protocol, reversed))
+                    rank(&mut best, (if reversed { 2 } else { 3 } + u8::from(hinted) * 2, protocol, reversed));
                 }
             }
         }

@@ -154,7 +154,7 @@ impl Reassembly {
             while self.step(out) {}
             let mut forced = false;
             for side in 0..2 {
-                if self.streams.get(side).is_some_and(|stream| stream.is_over_limit()) {
+                if self.streams.get(side).is_some_and(Stream::is_over_limit) {
                     forced |= self.force(out);
                 }
             }
@@ -338,7 +338,8 @@ mod tests {
             });
         };
         for (number, (side, seq, ack, data)) in segments.iter().enumerate() {
-            let stamp = Stamp { time: Timestamp(number as i64), packet: number as u64 + 1, position: 0 };
+            let stamp =
+                Stamp { time: Timestamp(i64::try_from(number).unwrap()), packet: number as u64 + 1, position: 0 };
             reassembly.segment(*side, &segment(*seq, *ack, data.as_bytes()), stamp, &mut out);
         }
         reassembly.finish(&mut out);

@@ -4,6 +4,7 @@
 
 mod cell;
 mod json;
+pub mod pcapng;
 #[cfg(test)]
 mod samples;
 pub mod status;
@@ -15,7 +16,7 @@ use std::io::Write;
 
 use clap::ValueEnum;
 
-pub use summary::summary;
+pub use summary::{grouped, summary};
 pub use table::{Look, Table};
 
 use crate::pipeline::Sink;

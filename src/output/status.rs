@@ -43,8 +43,13 @@ impl Status {
     pub fn error(&self, text: &str, hint: Option<&str>) {
         self.line(&format!("{ERROR}error:{ERROR:#} {text}"));
         if let Some(hint) = hint {
-            self.line(&format!("{CYAN}hint:{CYAN:#} {hint}"));
+            self.hint(hint);
         }
+    }
+
+    /// What to do about what was just said.
+    pub fn hint(&self, text: &str) {
+        self.line(&format!("{CYAN}hint:{CYAN:#} {text}"));
     }
 
     /// One line, above the bar if there is one.
@@ -73,10 +78,18 @@ impl Status {
         self.bar = Some(bar);
     }
 
-    /// Shows a spinner beside `text` while something is waited for. Only on a terminal.
+    /// Shows a spinner beside `text` while something is waited for; a line where there is no terminal.
     pub fn waiting(&mut self, text: &str) {
-        if !std::io::stderr().is_terminal() {
+        if std::io::stderr().is_terminal() {
+            self.starting(text);
+        } else {
             self.line(text);
+        }
+    }
+
+    /// The same for what takes so little time that only a terminal shows it.
+    pub fn starting(&mut self, text: &str) {
+        if !std::io::stderr().is_terminal() {
             return;
         }
         let bar = ProgressBar::new_spinner();

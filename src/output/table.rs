@@ -3,6 +3,7 @@
 //! Rows can't wait for the end, so widths are chosen as they go: a column grows with what it has to show, within its limits,
 //! and TARGET takes what is left. Where the output is no terminal nothing is cut and nothing is coloured.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
@@ -211,7 +212,7 @@ impl<W: Write> Table<W> {
             };
             if self.look.colour {
                 let style = styles(at);
-                self.text.push_str(&format!("{style}{text}{style:#}"));
+                let _ = write!(self.text, "{style}{text}{style:#}");
             } else {
                 self.text.push_str(&text);
             }
@@ -242,13 +243,12 @@ impl<W: Write> Sink for Table<W> {
         let slow = entry.latency.is_some_and(|nanos| nanos >= 1_000_000_000);
         let columns = self.columns;
         self.row(&cells, |at| match columns.get(at).map(|column| column.head) {
-            Some("TIME" | "ID" | "PACKETS" | "NODE") => DIM,
             Some("PROTOCOL") => protocol_style(entry.protocol),
             Some("STATUS") if failed => AnsiColor::Red.on_default().bold(),
             Some("STATUS") if answered => AnsiColor::Green.on_default(),
             Some("LATENCY") if slow => AnsiColor::Yellow.on_default(),
-            Some("LATENCY" | "SIZE" | "REQUEST" | "RESPONSE") => DIM,
             Some("WARNINGS") => AnsiColor::Yellow.on_default(),
+            Some("TIME" | "ID" | "PACKETS" | "NODE" | "LATENCY" | "SIZE" | "REQUEST" | "RESPONSE") => DIM,
             _ => Style::new(),
         })
     }

@@ -1,19 +1,25 @@
 //! A whole capture through the engine, on as many cores as there are, with the order of the rows kept.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
+use hashbrown::HashMap;
+
 use super::engine::{Engine, Produced, Shard};
 use super::merge::Merge;
-use super::{Counts, Resolve, Sink};
+use super::{Counts, Sink};
 use crate::capture::{Batch, Error, Interface, Note, Source};
 use crate::dissect::Options;
-use crate::entry::Entry;
+use crate::entry::{Entry, Name};
 
 /// Batches under way at once: one is read while others are dissected.
 const BATCHES: usize = 4;
+
+/// The most names of addresses that are kept.
+const MOST_NAMES: usize = 100_000;
 
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
@@ -40,15 +46,27 @@ struct Lane {
     tap: u32,
 }
 
-/// Joins twins, numbers entries and hands them to the sink, with names.
+/// Joins twins, numbers entries and hands them to the sink, with the names that the capture gives.
 struct Rows<'a> {
     sink: &'a mut dyn Sink,
-    names: &'a dyn Resolve,
+    names: HashMap<IpAddr, Arc<Name>>,
     merge: Merge,
     entries: u64,
 }
 
 impl Rows<'_> {
+    /// Takes the names that a batch holds: those of objects in a cluster, as captures of ours have them.
+    fn learn(&mut self, batch: &Batch) {
+        for note in &batch.notes {
+            if let Note::Name(address, host) = note
+                && self.names.len() < MOST_NAMES
+                && let Some(name) = Name::from_host(host)
+            {
+                self.names.insert(*address, Arc::new(name));
+            }
+        }
+    }
+
     fn put(&mut self, mut produced: Vec<Produced>) -> io::Result<()> {
         // Each engine's are in order already; a stable sort merges them.
         produced.sort_by_key(|produced| produced.order);
@@ -72,7 +90,7 @@ impl Rows<'_> {
             self.entries += 1;
             entry.id = self.entries;
             for end in [&mut entry.src, &mut entry.dst].into_iter().chain(&mut entry.backend) {
-                end.name = self.names.resolve(end.ip, end.port);
+                end.name = self.names.get(&end.ip).cloned();
             }
             self.sink.entry(&entry)?;
         }
@@ -90,11 +108,10 @@ pub fn run<S: Source>(
     source: &mut S,
     options: &Options,
     workers: usize,
-    names: &dyn Resolve,
     sink: &mut dyn Sink,
     mut progress: impl FnMut(&S),
 ) -> Result<Counts, Offline> {
-    let mut rows = Rows { sink, names, merge: Merge::default(), entries: 0 };
+    let mut rows = Rows { sink, names: HashMap::new(), merge: Merge::default(), entries: 0 };
     let mut feed = Feed::default();
     let (mut counts, failed) = if workers <= 1 {
         let mut engine = Engine::new(options.clone(), Shard::ALL);
@@ -102,6 +119,7 @@ pub fn run<S: Source>(
             match feed.read(source) {
                 Ok(Some(job)) => {
                     dissect(&mut engine, &job);
+                    rows.learn(&job.batch);
                     rows.put(engine.take())?;
                     rows.sink.tick()?;
                     feed.spare.push(job.batch);
@@ -246,8 +264,12 @@ fn parallel<S: Source>(
                 Err(error) => break Some(error),
             }
             if under_way.len() >= BATCHES {
+                let job = under_way.pop_front();
+                if let Some(job) = &job {
+                    rows.learn(&job.batch);
+                }
                 collect(&channels, rows)?;
-                if let Some(job) = under_way.pop_front().and_then(Arc::into_inner) {
+                if let Some(job) = job.and_then(Arc::into_inner) {
                     feed.spare.push(job.batch);
                 }
                 rows.sink.tick()?;
@@ -260,7 +282,10 @@ fn parallel<S: Source>(
             results.push(worker.results);
         }
         // What is left: the batches under way, then what the end of the capture brought out.
-        for _ in 0..=under_way.len() {
+        for job in under_way.into_iter().map(Some).chain([None]) {
+            if let Some(job) = job {
+                rows.learn(&job.batch);
+            }
             let mut produced = Vec::new();
             for receiver in &results {
                 produced.extend(receiver.recv().unwrap_or_default());

@@ -3,15 +3,13 @@
 pub mod flow_script;
 
 use std::io::Write;
-use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
 
 use kubectl_sniff::capture::file::File;
 use kubectl_sniff::capture::{Batch, Interface, Source, Stored};
 use kubectl_sniff::dissect::Options;
-use kubectl_sniff::entry::{Entry, Name};
-use kubectl_sniff::pipeline::{Counts, Resolve, Sink, run};
+use kubectl_sniff::entry::Entry;
+use kubectl_sniff::pipeline::{Counts, Sink, run};
 
 /// Frames from memory, Ethernet.
 pub struct Frames {
@@ -60,15 +58,6 @@ impl Sink for Kept {
     }
 }
 
-/// No names.
-pub struct Nameless;
-
-impl Resolve for Nameless {
-    fn resolve(&self, _: IpAddr, _: u16) -> Option<Arc<Name>> {
-        None
-    }
-}
-
 /// Runs frames through the engine with full detail.
 pub fn dissect(frames: &[(i64, Vec<u8>)]) -> (Vec<Entry>, Counts) {
     dissect_with(frames, &Options { detail: true, ..Options::default() }, 1)
@@ -78,14 +67,14 @@ pub fn dissect(frames: &[(i64, Vec<u8>)]) -> (Vec<Entry>, Counts) {
 pub fn dissect_file(path: &Path) -> (Vec<Entry>, Counts) {
     let mut kept = Kept::default();
     let options = Options { detail: true, ..Options::default() };
-    let counts = run(&mut File::open(path).unwrap(), &options, 1, &Nameless, &mut kept, |_| {}).unwrap();
+    let counts = run(&mut File::open(path).unwrap(), &options, 1, &mut kept, |_| {}).unwrap();
     (kept.0, counts)
 }
 
 /// Runs frames through the engine.
 pub fn dissect_with(frames: &[(i64, Vec<u8>)], options: &Options, workers: usize) -> (Vec<Entry>, Counts) {
     let mut kept = Kept::default();
-    let counts = run(&mut Frames::new(frames), options, workers, &Nameless, &mut kept, |_| {}).unwrap();
+    let counts = run(&mut Frames::new(frames), options, workers, &mut kept, |_| {}).unwrap();
     (kept.0, counts)
 }
 

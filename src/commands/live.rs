@@ -1,0 +1,373 @@
+//! A live session: packets from pods → rows, status lines, and a capture if one is saved.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use super::Failure;
+use super::dissection::{Dissection, now, stdout};
+use super::read::Counted;
+use crate::capture::Note;
+use crate::cluster::flags::Options;
+use crate::cluster::{self, Cluster, Event, Names, Selection, Stop};
+use crate::entry::Name;
+use crate::output::pcapng::Pcapng;
+use crate::output::status::Status;
+use crate::output::{self, Format};
+use crate::pipeline::{Live, Resolve};
+
+/// Batches of all pods that may wait to be dissected; then the agents wait.
+const WAITING: usize = 32;
+
+/// How often rows are let go and output is flushed.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How long the first rows may wait for the cluster's names.
+const NAMES: Duration = Duration::from_secs(2);
+
+/// A day stands for ever.
+const FOR_EVER: Duration = Duration::from_hours(24 * 365);
+
+/// Exit code of a run that was interrupted before it could end cleanly.
+const INTERRUPTED: i32 = 130;
+
+/// Where the packets go.
+pub enum Saving {
+    /// They are dissected only.
+    Nowhere,
+    /// To stdout; rows are not printed.
+    Stdout,
+    /// To a file.
+    File(PathBuf, File),
+}
+
+/// What is to be sniffed, and what is printed of it.
+pub struct Session<'a> {
+    pub cluster: Cluster,
+    pub selection: Selection,
+    pub options: Options,
+    pub dissection: &'a Dissection,
+    pub duration: Option<Duration>,
+}
+
+/// Why it goes no further.
+enum End {
+    /// As it should.
+    Done,
+    /// Whoever reads the output has gone.
+    Unread,
+    Failed(Failure),
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe { Self::Unread } else { Self::Failed(error.into()) }
+    }
+}
+
+impl Session<'_> {
+    /// Sniffs until it is told to end, or for the time that was given.
+    pub async fn run(self, saving: Saving, status: &mut Status) -> Result<(), Failure> {
+        let mut signals = Signals::new()?;
+        let (sender, mut events) = mpsc::channel(WAITING);
+        let namespaces = self.selection.namespaces().to_vec();
+        let names = Names::watch(&self.cluster, &namespaces, &sender);
+        let (stop, stopped) = Stop::new();
+        let (cluster, selection, options) = (self.cluster, self.selection, self.options);
+        let session = tokio::spawn(async move { cluster::run(&cluster, selection, options, sender, stopped).await });
+
+        let (format, rows): (_, Box<dyn Write>) = match &saving {
+            Saving::Stdout => (Format::Pcapng, Box::new(io::sink())),
+            _ => (self.dissection.output, Box::new(stdout())),
+        };
+        let saved = match saving {
+            Saving::Nowhere => None,
+            Saving::Stdout => Some(Saved::new("stdout".to_owned(), Box::new(io::stdout()))?),
+            Saving::File(path, file) => Some(Saved::new(path.display().to_string(), Box::new(file))?),
+        };
+        let seen = Arc::new(Seen { names: Arc::clone(&names), new: Mutex::default() });
+        let resolve: Arc<dyn Resolve> = if saved.is_some() { Arc::clone(&seen) as _ } else { Arc::clone(&names) as _ };
+        let printer = output::sink(format, rows, self.dissection.look(namespaces.len() != 1));
+        let mut sink = Counted::new(printer, self.dissection.count);
+        let mut watcher = Watcher {
+            live: Live::new(self.dissection.options(), resolve, &mut sink),
+            status,
+            saved,
+            seen,
+            pods: HashMap::new(),
+            sniffed: 0,
+            failed: false,
+        };
+
+        let deadline = Instant::now() + self.duration.unwrap_or(FOR_EVER);
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut named = false;
+        let end = loop {
+            let step = tokio::select! {
+                biased;
+                () = signals.any() => {
+                    if stop.send_replace(true) {
+                        watcher.status.clear();
+                        std::process::exit(INTERRUPTED);
+                    }
+                    Ok(())
+                }
+                () = sleep_until(deadline), if !*stop.borrow() => {
+                    stop.send_replace(true);
+                    Ok(())
+                }
+                _ = tick.tick() => watcher.tick(),
+                event = events.recv() => match event {
+                    None => break End::Done,
+                    Some(event) => {
+                        if !named && matches!(event, Event::Batch { .. }) {
+                            named = true;
+                            names.ready(NAMES).await;
+                        }
+                        watcher.event(event)
+                    }
+                }
+            };
+            if let Err(end) = step {
+                break end;
+            }
+        };
+        stop.send_replace(true);
+        let drained = async { while events.recv().await.is_some() {} };
+        tokio::select! {
+            () = drained => {}
+            () = signals.any() => {}
+        }
+        let result = watcher.finish(end, self.dissection.count);
+        match session.await {
+            Ok(Err(error)) => Err(error.into()),
+            Ok(Ok(())) => result,
+            Err(fault) => Err(Failure::new(format!("the session ended by a fault of ours: {fault}"))),
+        }
+    }
+}
+
+/// What asks a program to end.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?]))
+    }
+
+    async fn any(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+/// The capture that is saved.
+struct Saved {
+    to: String,
+    capture: Pcapng<Box<dyn Write>>,
+}
+
+impl Saved {
+    fn new(to: String, out: Box<dyn Write>) -> Result<Self, Failure> {
+        let capture = Pcapng::new(out, now()).map_err(|error| Failure::new(format!("cannot write {to}: {error}")))?;
+        Ok(Self { to, capture })
+    }
+
+    fn wrote(&self, result: io::Result<()>) -> Result<(), End> {
+        result.map_err(|error| match End::from(error) {
+            End::Failed(failure) => {
+                End::Failed(Failure { message: format!("{}: {}", self.to, failure.message), ..failure })
+            }
+            end => end,
+        })
+    }
+}
+
+/// Names for rows, and a note of those that a saved capture should have as well.
+struct Seen {
+    names: Arc<Names>,
+    new: Mutex<BTreeMap<IpAddr, Arc<Name>>>,
+}
+
+impl Resolve for Seen {
+    fn resolve(&self, ip: IpAddr, port: u16) -> Option<Arc<Name>> {
+        // A capture names addresses; what only a port of a node leads to has no name there.
+        if let Some(name) = self.names.resolve(ip, 0) {
+            self.new.lock().unwrap_or_else(PoisonError::into_inner).insert(ip, name);
+        }
+        self.names.resolve(ip, port)
+    }
+}
+
+/// A pod that is sniffed.
+struct Pod {
+    name: String,
+    node: String,
+    is_attached: bool,
+}
+
+/// Takes what the session tells.
+struct Watcher<'a> {
+    live: Live<'a>,
+    status: &'a mut Status,
+    saved: Option<Saved>,
+    seen: Arc<Seen>,
+    pods: HashMap<u32, Pod>,
+    /// Pods that an agent has streamed from.
+    sniffed: usize,
+    failed: bool,
+}
+
+impl Watcher<'_> {
+    fn tick(&mut self) -> Result<(), End> {
+        if let Some(saved) = &mut self.saved {
+            let result = saved.capture.flush();
+            saved.wrote(result)?;
+        }
+        Ok(self.live.tick(now())?)
+    }
+
+    fn pod(&self, tap: u32) -> String {
+        self.pods.get(&tap).map(|pod| pod.name.clone()).unwrap_or_default()
+    }
+
+    fn event(&mut self, event: Event) -> Result<(), End> {
+        match event {
+            Event::Batch { tap, batch } => return self.batch(tap, &batch),
+            // Whoever named pods that cannot be sniffed should not wait for others.
+            Event::Waiting if self.failed && self.sniffed == 0 => {
+                return Err(End::Failed(Failure::new("no pod could be sniffed")));
+            }
+            Event::Waiting => self.status.waiting("waiting for pods that match"),
+            Event::Skipped { pod, reason } => self.status.note(&format!("{pod} is left out: {reason}")),
+            Event::Appeared { tap, pod, node } => {
+                self.status.clear();
+                self.status.starting(&format!("starting an agent in {pod}"));
+                self.pods.insert(tap, Pod { name: pod, node, is_attached: false });
+            }
+            Event::Attached { tap, reused, .. } => self.attached(tap, reused),
+            Event::Disconnected { tap, reason } => {
+                let pod = self.pod(tap);
+                self.status
+                    .warning(&format!("{pod}: the connection is cut ({reason}); trying again, nothing is lost yet"));
+            }
+            Event::Resumed { tap } => {
+                let pod = self.pod(tap);
+                self.status.note(&format!("{pod}: connected again"));
+            }
+            Event::Restarted { tap } => {
+                self.live.restarted(tap);
+                if let Some(saved) = &mut self.saved {
+                    saved.capture.restarted(tap);
+                }
+            }
+            Event::Interrupted { tap, error } => {
+                let pod = self.pod(tap);
+                self.status
+                    .warning(&format!("{pod}: {error}; another is started, and what passes meanwhile is not captured"));
+            }
+            Event::Lost { tap, count } => {
+                self.live.lost(count);
+                let (pod, count) = (self.pod(tap), output::grouped(count));
+                self.status.warning(&format!("{pod}: a gap of {count} packets that never came"));
+            }
+            Event::Failed { tap, pod, error } => {
+                self.status.clear();
+                self.failed = true;
+                self.pods.remove(&tap);
+                self.status.error(&format!("{pod}: {error}"), error.hint.as_deref());
+            }
+            Event::Left { tap, pod, reason } => {
+                self.status.clear();
+                let was = self.pods.remove(&tap);
+                if was.is_some_and(|pod| pod.is_attached) {
+                    self.status.left(&pod, &reason);
+                }
+            }
+            Event::Trouble(error) => {
+                self.status.warning(&error.message);
+                if let Some(hint) = &error.hint {
+                    self.status.hint(hint);
+                }
+            }
+            Event::Note(text) => self.status.note(&text),
+        }
+        Ok(())
+    }
+
+    fn attached(&mut self, tap: u32, reused: bool) {
+        self.status.clear();
+        let Some(pod) = self.pods.get_mut(&tap) else { return };
+        if !std::mem::replace(&mut pod.is_attached, true) {
+            self.sniffed += 1;
+        }
+        let note = if reused { format!("{}, agent was there", pod.node) } else { pod.node.clone() };
+        self.status.joined(&pod.name, &note);
+    }
+
+    fn batch(&mut self, tap: u32, batch: &crate::capture::Batch) -> Result<(), End> {
+        for note in &batch.notes {
+            if let Note::Flushed { count, .. } = note {
+                let (pod, count) = (self.pod(tap), output::grouped(*count));
+                self.status.warning(&format!(
+                    "{pod}: a gap of {count} packets: its buffer had flushed them before they were read"
+                ));
+            }
+        }
+        let result = self.live.batch(tap, batch, now());
+        if let Some(saved) = &mut self.saved {
+            let new = std::mem::take(&mut *self.seen.new.lock().unwrap_or_else(PoisonError::into_inner));
+            for (address, name) in new {
+                saved.capture.name(address, &name);
+            }
+            // Names first: rows of a capture are named as soon as they can be.
+            let result = saved.capture.batch(tap, batch);
+            saved.wrote(result)?;
+        }
+        Ok(result?)
+    }
+
+    /// Ends all flows and says what was counted.
+    fn finish(mut self, end: End, most: Option<u64>) -> Result<(), Failure> {
+        self.status.clear();
+        let complete = most.is_some_and(|most| self.live.counts().entries >= most);
+        let saved = self.saved.as_mut().map_or(Ok(()), |saved| {
+            let result = saved.capture.finish(now());
+            saved.wrote(result)
+        });
+        let counts = match end {
+            End::Failed(failure) => return Err(failure),
+            End::Unread if !complete => return Ok(()),
+            End::Unread => self.live.counts(),
+            End::Done => match self.live.finish(now()).map_err(End::from) {
+                Ok(counts) => counts,
+                Err(End::Failed(failure)) => return Err(failure),
+                Err(_) => return Ok(()),
+            },
+        };
+        self.status.line(&output::summary(Some(self.sniffed), &counts));
+        match saved {
+            Err(End::Failed(failure)) => return Err(failure),
+            Err(_) => return Ok(()),
+            Ok(()) => {}
+        }
+        if let Some(saved) = self.saved.filter(|saved| saved.to != "stdout") {
+            let packets = output::grouped(saved.capture.packets());
+            self.status.note(&format!("{packets} packets saved; to read them: kubectl sniff --pcap {}", saved.to));
+        }
+        Ok(())
+    }
+}
