@@ -11,6 +11,7 @@
 
 mod agent;
 mod golden;
+#[cfg(feature = "cli")]
 mod kubernetes;
 mod support;
 mod torture;

@@ -244,14 +244,14 @@ impl Driver {
     }
 
     /// One direction has ended.
-    pub fn close(&mut self, direction: Direction, options: &Options, out: &mut Vec<Message>) {
+    pub fn close(&mut self, direction: Direction, cut: bool, options: &Options, out: &mut Vec<Message>) {
         let direction = self.oriented(direction);
         let Some(stream) = self.streams.get_mut(direction.index()) else { return };
         if std::mem::replace(&mut stream.ended, true) {
             return;
         }
         if let State::Dissecting { dissector, .. } = &mut self.state {
-            let mut cx = context(&self.flow, options, stream.stamp(0), stream.newest(), out);
+            let mut cx = Cx { cut, ..context(&self.flow, options, stream.stamp(0), stream.newest(), out) };
             let rest = if stream.seeking { &[][..] } else { &stream.buffer };
             dissector.close(direction, rest, &mut cx);
         } else if matches!(self.state, State::Probing { .. }) && !stream.buffer.is_empty() {
@@ -537,6 +537,7 @@ fn context<'a>(
         now: newest.time,
         packet: first.packet,
         position: first.position,
+        cut: false,
         out,
     }
 }

@@ -122,6 +122,7 @@ pub struct Cx<'a> {
     pub(super) now: Timestamp,
     pub(super) packet: u64,
     pub(super) position: u32,
+    pub(super) cut: bool,
     pub(super) out: &'a mut Vec<Message>,
 }
 
@@ -147,6 +148,13 @@ impl Cx<'_> {
     #[must_use]
     pub fn packet(&self) -> u64 {
         self.packet
+    }
+
+    /// True in [`Dissector::close`](super::Dissector::close) if the capture ends before the stream does: what its end would
+    /// have completed may go on.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.cut
     }
 
     /// True if decoded fields were asked for; without it, filling [`Message::detail`] is wasted work.

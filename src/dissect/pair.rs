@@ -12,6 +12,9 @@ const MAX_OPEN: usize = 16_384;
 #[derive(Debug, Default)]
 pub struct Pairer {
     open: VecDeque<(&'static str, Message)>,
+    /// Responses that answer requests which were given up.
+    given_up: [u64; 2],
+    remains: u64,
 }
 
 /// The ends of a flow.
@@ -26,11 +29,13 @@ pub struct Ends {
 }
 
 impl Pairer {
-    /// Takes one message of a protocol and hands on the entry that it completes, if it does.
+    /// Takes one message of a protocol and hands on the entry that it completes, if it does; `broken` if bytes are missing
+    /// somewhere before it.
     pub fn message(
         &mut self,
         protocol: &'static str,
         repeats: bool,
+        broken: bool,
         message: Message,
         ends: &Ends,
         out: &mut impl FnMut(Entry),
@@ -47,6 +52,9 @@ impl Pairer {
                 if self.open.len() >= MAX_OPEN
                     && let Some((protocol, mut oldest)) = self.open.pop_front()
                 {
+                    if let Some(given_up) = self.given_up.get_mut(oldest.direction.index()).filter(|_| oldest.id == 0) {
+                        *given_up += 1;
+                    }
                     oldest.warnings.push(Text::Borrowed("too many open requests: its response is not awaited"));
                     out(entry(protocol, Some(oldest), None, ends));
                 }
@@ -54,18 +62,34 @@ impl Pairer {
             }
             Role::Response => {
                 let asked = message.direction.reverse();
+                if let Some(given_up @ 1..) = self.given_up.get_mut(asked.index()).filter(|_| message.id == 0) {
+                    *given_up -= 1;
+                    return;
+                }
                 let at = self.open.iter().position(|(_, open)| open.direction == asked && open.id == message.id);
                 match at.and_then(|at| self.open.remove(at)) {
                     Some((protocol, request)) => out(entry(protocol, Some(request), Some(message), ends)),
+                    // What is left of a response without its request tells little, and may be no response at all.
+                    None if broken || !message.warnings.is_empty() => {
+                        self.remains += 1;
+                    }
                     None => out(entry(protocol, None, Some(message), ends)),
                 }
             }
         }
     }
 
+    /// Responses that lack their requests and bytes of their own or before them: they are no entries.
+    pub fn remains(&self) -> u64 {
+        self.remains
+    }
+
     /// Responses of `direction`'s sender are missing: the requests that are paired by order can't be answered any more.
     pub fn gap(&mut self, direction: Direction, ends: &Ends, out: &mut impl FnMut(Entry)) {
         let asked = direction.reverse();
+        if let Some(given_up) = self.given_up.get_mut(asked.index()) {
+            *given_up = 0;
+        }
         let (lost, kept) =
             std::mem::take(&mut self.open).into_iter().partition(|(_, open)| open.direction == asked && open.id == 0);
         self.open = kept;

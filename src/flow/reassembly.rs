@@ -41,6 +41,8 @@ pub enum Piece<'a> {
     Gap(u64),
     /// The direction has ended.
     End,
+    /// The capture, or what is known of the flow, ends before the stream does.
+    Cut,
 }
 
 /// A segment that waits for an earlier one, or for what it acknowledges.
@@ -143,7 +145,7 @@ impl Reassembly {
         for (side, stream) in self.streams.iter_mut().enumerate() {
             if !stream.ended {
                 stream.ended = true;
-                out(side, Piece::End);
+                out(side, Piece::Cut);
             }
         }
     }
@@ -335,6 +337,7 @@ mod tests {
                 Piece::Chunk(data, _) => format!("{side}:{}", String::from_utf8_lossy(data)),
                 Piece::Gap(len) => format!("{side}:gap{len}"),
                 Piece::End => format!("{side}:end"),
+                Piece::Cut => format!("{side}:cut"),
             });
         };
         for (number, (side, seq, ack, data)) in segments.iter().enumerate() {
@@ -348,26 +351,26 @@ mod tests {
 
     #[test]
     fn in_order() {
-        assert_eq!(run(&[(0, 10, 0, "ab"), (0, 12, 0, "cd")]), "0:ab 0:cd 0:end 1:end");
+        assert_eq!(run(&[(0, 10, 0, "ab"), (0, 12, 0, "cd")]), "0:ab 0:cd 0:cut 1:cut");
     }
 
     #[test]
     fn reordered_overlapping_and_repeated() {
         assert_eq!(
             run(&[(0, 10, 0, "ab"), (0, 14, 0, "ef"), (0, 10, 0, "ab"), (0, 12, 0, "cdE"), (0, 16, 0, "g")]),
-            "0:ab 0:cdE 0:f 0:g 0:end 1:end"
+            "0:ab 0:cdE 0:f 0:g 0:cut 1:cut"
         );
     }
 
     #[test]
     fn sequence_numbers_wrap() {
-        assert_eq!(run(&[(0, u32::MAX - 1, 0, "abc"), (0, 1, 0, "d")]), "0:abc 0:d 0:end 1:end");
+        assert_eq!(run(&[(0, u32::MAX - 1, 0, "abc"), (0, 1, 0, "d")]), "0:abc 0:d 0:cut 1:cut");
     }
 
     #[test]
     fn a_response_does_not_overtake_its_request() {
         let segments = [(0, 10, 50, "a"), (1, 50, 11, "x"), (1, 51, 14, "RES"), (0, 11, 51, "REQ")];
-        assert_eq!(run(&segments), "0:a 1:x 0:REQ 1:RES 0:end 1:end");
+        assert_eq!(run(&segments), "0:a 1:x 0:REQ 1:RES 0:cut 1:cut");
     }
 
     #[test]
@@ -375,16 +378,16 @@ mod tests {
         let mut segments = vec![(0, 10, 50, "ab"), (1, 50, 12, "x"), (0, 16, 51, "gh")];
         segments.extend((0..SLACK_PACKETS + 2).map(|_| (1, 51, 18, "")));
         segments.push((1, 51, 18, "y"));
-        assert_eq!(run(&segments), "0:ab 1:x 0:gap4 0:gh 1:y 0:end 1:end");
+        assert_eq!(run(&segments), "0:ab 1:x 0:gap4 0:gh 1:y 0:cut 1:cut");
     }
 
     #[test]
     fn what_waits_at_the_end_comes_after_its_gap() {
-        assert_eq!(run(&[(0, 10, 0, "ab"), (0, 20, 0, "cd")]), "0:ab 0:gap8 0:cd 0:end 1:end");
+        assert_eq!(run(&[(0, 10, 0, "ab"), (0, 20, 0, "cd")]), "0:ab 0:gap8 0:cd 0:cut 1:cut");
     }
 
     #[test]
     fn a_keep_alive_probe_brings_nothing() {
-        assert_eq!(run(&[(0, 10, 0, "ab"), (0, 11, 0, "b"), (0, 12, 0, "c")]), "0:ab 0:c 0:end 1:end");
+        assert_eq!(run(&[(0, 10, 0, "ab"), (0, 11, 0, "b"), (0, 12, 0, "c")]), "0:ab 0:c 0:cut 1:cut");
     }
 }

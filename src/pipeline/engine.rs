@@ -118,6 +118,8 @@ struct Flow {
 struct Dissection {
     driver: Driver,
     pairer: Pairer,
+    /// Directions that lack bytes.
+    broken: [bool; 2],
 }
 
 /// Turns frames into entries. Time comes from frames only: the same frames give the same entries.
@@ -330,7 +332,7 @@ fn datagram(
         let Ends { client, server, .. } = key.ends(client_side);
         let addresses = [client.ip, server.ip];
         let delivery = Delivery { transport, port: server.port, start: true, certain: false, addresses };
-        Box::new(Dissection { driver: Driver::new(delivery, cx.options), pairer: Pairer::default() })
+        Dissection::new(delivery, cx.options)
     });
     dissection.piece(&key, client_side, first_frame, direction, Piece::Chunk(data, stamp), cx);
 }
@@ -378,7 +380,7 @@ impl Flow {
                     certain: *certain,
                     addresses: [client.ip, server.ip],
                 };
-                Box::new(Dissection { driver: Driver::new(delivery, cx.options), pairer: Pairer::default() })
+                Dissection::new(delivery, cx.options)
             });
             dissection.piece(key, *client_side, *first_frame, direction, piece, cx);
         };
@@ -395,19 +397,24 @@ impl Flow {
         let Some(mut dissection) = self.dissection.take() else { return };
         let Self { key, client_side, first_frame, .. } = self;
         for direction in [Direction::ToServer, Direction::ToClient] {
-            dissection.piece(key, *client_side, *first_frame, direction, Piece::End, cx);
+            dissection.piece(key, *client_side, *first_frame, direction, Piece::Cut, cx);
         }
         let order = (cx.frame, *first_frame);
         let ends = dissection.ends(key, *client_side);
-        let Dissection { driver, pairer } = &mut *dissection;
+        let Dissection { driver, pairer, .. } = &mut *dissection;
         pairer.finish(&ends, &mut |entry| produce(driver, order, entry, cx.out));
         let outcome = driver.outcome();
         cx.counts.unknown_flows += u64::from(outcome.unknown);
         cx.counts.malformed_flows += u64::from(outcome.malformed > 0);
+        cx.counts.remains += pairer.remains();
     }
 }
 
 impl Dissection {
+    fn new(delivery: Delivery, options: &Options) -> Box<Self> {
+        Box::new(Self { driver: Driver::new(delivery, options), pairer: Pairer::default(), broken: [false; 2] })
+    }
+
     /// The flow's ends, now that the driver may know better who is the client.
     fn ends(&self, key: &Key, client_side: usize) -> Ends {
         key.ends(if self.driver.reversed() { 1 - client_side } else { client_side })
@@ -428,9 +435,13 @@ impl Dissection {
             Piece::Gap(len) => {
                 cx.counts.gaps += 1;
                 cx.counts.gap_bytes += len;
+                if let Some(broken) = self.broken.get_mut(direction.index()) {
+                    *broken = true;
+                }
                 lost = self.driver.gap(direction, len, cx.options, cx.messages);
             }
-            Piece::End => self.driver.close(direction, cx.options, cx.messages),
+            Piece::End => self.driver.close(direction, false, cx.options, cx.messages),
+            Piece::Cut => self.driver.close(direction, true, cx.options, cx.messages),
         }
         if cx.messages.is_empty() && lost.is_none() {
             return;
@@ -438,10 +449,13 @@ impl Dissection {
         let ends = self.ends(key, client_side);
         let order = (cx.frame, first_frame);
         let repeats = self.driver.repeats();
-        let Self { driver, pairer } = self;
+        let Self { driver, pairer, broken } = self;
         for message in cx.messages.drain(..) {
             let protocol = driver.row_protocol(&message);
-            pairer.message(protocol, repeats, message, &ends, &mut |entry| produce(driver, order, entry, cx.out));
+            let sender = if driver.reversed() { message.direction.reverse() } else { message.direction };
+            let broken = broken.get(sender.index()) == Some(&true);
+            pairer
+                .message(protocol, repeats, broken, message, &ends, &mut |entry| produce(driver, order, entry, cx.out));
         }
         if let Some(direction) = lost {
             pairer.gap(direction, &ends, &mut |entry| produce(driver, order, entry, cx.out));

@@ -52,6 +52,8 @@ pub struct Counts {
     pub unknown_flows: u64,
     /// Flows given up because their bytes contradicted the protocol that they were taken for.
     pub malformed_flows: u64,
+    /// Responses without their requests that lack bytes, of their own or before them: they are no entries.
+    pub remains: u64,
     /// Flows closed early because a limit was reached.
     pub evicted: u64,
     /// Flows given up because of a fault of ours, each with a message on stderr.
@@ -68,6 +70,7 @@ impl Counts {
         self.flows += other.flows;
         self.unknown_flows += other.unknown_flows;
         self.malformed_flows += other.malformed_flows;
+        self.remains += other.remains;
         self.evicted += other.evicted;
         self.faults += other.faults;
     }

@@ -193,7 +193,8 @@ fn what_was_flushed_is_reported_to_the_packet() {
     let net = Net::new();
     let mut agent = net.agent(&["--buffer", "1Mi"]);
     send(&net.pod, "10.9.0.1", 7777, "much", 5000, 1000);
-    until("packets", || agent.status("packets") >= 5000);
+    // Some never get as far as the buffer if the machine is busy with other things.
+    until("packets", || agent.status("packets") + agent.status("drops") >= 5000);
     let blocks = agent.rest(&["--from", "1"]);
     let [(1, count)] = flushed(&blocks)[..] else { panic!("{:?}", flushed(&blocks)) };
     assert!((3000..5000).contains(&count), "{count}");

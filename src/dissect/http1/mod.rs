@@ -229,7 +229,7 @@ impl Dissector for Http1 {
     fn close(&mut self, direction: Direction, rest: &[u8], cx: &mut Cx<'_>) {
         let side = self.side(direction);
         match &side.open {
-            Some(Open { body: Body::Close, .. }) => self.finish(direction, cx),
+            Some(Open { body: Body::Close, .. }) if !cx.is_cut() => self.finish(direction, cx),
             Some(_) => self.finish_early(direction, "its body ends too early", cx),
             None if side.held => {}
             None => {
