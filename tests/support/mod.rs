@@ -1,5 +1,7 @@
 //! What several test topics share.
 
+#[cfg(feature = "cli")]
+pub mod cluster;
 pub mod flow_script;
 
 use std::io::Write;
