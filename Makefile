@@ -31,7 +31,7 @@ check: ## Format and lint
 	cargo clippy --no-default-features --features engine --lib -- -D warnings
 	cargo clippy --no-default-features --features agent --bin sniff-agent -- -D warnings
 
-bench: setup image ## Print speed and memory beside tshark and kubectl debug + tcpdump
+bench: setup image ## Print speed and memory beside tshark, tcpdump, dumpcap and kubectl debug (SIZE=20 for a short run)
 	cargo build --release
 	tests/bench/run
 

@@ -88,6 +88,8 @@ pub(super) struct State {
     alone_since: Instant,
     /// Frames that the kernel dropped.
     dropped: u64,
+    /// Packets that were flushed before a session read them, once for each session.
+    pub(super) missed: u64,
     /// The interface of the last frame: the kernel does not say where it dropped one, and that is the likeliest.
     last: usize,
 }
@@ -157,6 +159,7 @@ impl Daemon {
             sessions: 0,
             alone_since: Instant::now(),
             dropped: 0,
+            missed: 0,
             last: 0,
         };
         Self {
@@ -337,6 +340,7 @@ impl Daemon {
             .raw("first", first)
             .raw("next", next)
             .raw("drops", state.dropped)
+            .raw("missed", state.missed)
             .raw("buffer", Object::new().raw("used", state.master.used()).raw("size", state.master.size()).end())
             .raw("ring", self.ring)
             .raw("span", format_args!("{}.{:03}", span / 1_000_000_000, span / 1_000_000 % 1000))

@@ -131,6 +131,7 @@ fn stream(daemon: &Daemon, connection: &mut UnixStream, start: &Start) -> io::Re
         describe(daemon, &state, &mut described, &mut out);
         let full = CHUNK + out.len();
         if let Some(flushed) = state.master.read(&mut cursor, &mut out, full) {
+            state.missed += flushed.count;
             pcapng::flushed(&mut out, flushed.from, flushed.count);
             state.master.read(&mut cursor, &mut out, full);
         }

@@ -1,0 +1,133 @@
+"""What captures: the agent, tcpdump and dumpcap, all with the same filter and otherwise as they are by default."""
+
+import json
+import re
+import signal
+import subprocess
+import tempfile
+import time
+
+import measure
+from measure import CORES, Failure, memory, need, reap, stop
+from network import DEVICE, FILTER
+
+# How long a capture may take to start.
+PATIENCE = 10
+# How long the last packets may take to pass: tcpdump lets the kernel keep them for a second.
+SETTLE = 1.5
+
+
+class Recorder:
+    """A program, or two, that captures in a network namespace, on the last core."""
+
+    def __init__(self, network):
+        self.network = network
+        self.errors = tempfile.TemporaryFile("w+")
+        self.processes = []
+
+    def start(self, *words):
+        words = self.network.inside(self.network.far, CORES[-1], *words)
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.errors)
+        self.processes.append(process)
+        return process
+
+    def said(self):
+        self.errors.seek(0)
+        return self.errors.read()
+
+    def wait_until(self, is_true, what):
+        since = time.monotonic()
+        while not is_true():
+            ended = any(process.poll() is not None for process in self.processes)
+            if ended or time.monotonic() - since > PATIENCE:
+                raise Failure(f"{self.name} does not {what}: {self.said().strip()[-300:]}")
+            time.sleep(0.05)
+
+    def __enter__(self):
+        try:
+            self.begin()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            stop(process)
+        self.errors.close()
+
+    def resident(self, field="VmRSS"):
+        """MiB of all its processes."""
+        return sum(memory(process.pid, field) for process in self.processes)
+
+    def finish(self):
+        """Ends it; returns how many packets it had, and its CPU seconds."""
+        time.sleep(SETTLE)
+        self.end()
+        seconds = 0
+        for process in self.processes:
+            _, usage = reap(process)
+            seconds += usage.ru_utime + usage.ru_stime
+        return self.count(), seconds
+
+
+class Tcpdump(Recorder):
+    name = "tcpdump"
+
+    def begin(self):
+        self.process = self.start(need("tcpdump"), "-n", "-Z", "root", "-i", DEVICE, "-w", "/dev/null", FILTER)
+        self.wait_until(lambda: "listening on" in self.said(), "start")
+
+    def end(self):
+        self.process.send_signal(signal.SIGINT)
+
+    def count(self):
+        return int(re.search(r"(\d+) packets? captured", self.said()).group(1))
+
+
+class Dumpcap(Recorder):
+    name = "dumpcap"
+
+    def begin(self):
+        self.process = self.start(need("dumpcap", "wireshark-common"), "-q", "-i", DEVICE, "-w", "/dev/null", "-f", FILTER)
+        self.wait_until(lambda: "File:" in self.said(), "start")
+
+    def end(self):
+        self.process.send_signal(signal.SIGINT)
+
+    def count(self):
+        return int(re.search(r"Packets captured: (\d+)", self.said()).group(1))
+
+
+class Agent(Recorder):
+    """The daemon, and a session that streams to /dev/null. What the daemon flushed before the session read it is lost."""
+
+    name = "sniff-agent"
+
+    def begin(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.socket = f"{self.folder.name}/socket"
+        compiled = subprocess.run([need("tcpdump"), "-y", "EN10MB", "-ddd", FILTER], check=True, capture_output=True, text=True)
+        program = ",".join(compiled.stdout.split("\n")).strip(",")
+        self.daemon = self.start(measure.agent(), "run", "--socket", self.socket, "--filter", program)
+        self.wait_until(lambda: "capturing on" in self.said(), "start")
+
+    def stream(self):
+        self.start(measure.agent(), "stream", "--no-stdin", "--socket", self.socket)
+        self.wait_until(lambda: self.status()["sessions"] == 1, "stream")
+
+    def status(self):
+        words = [measure.agent(), "status", "--socket", self.socket]
+        return json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
+
+    def end(self):
+        status = self.status()
+        self.had = status["packets"] - status["missed"]
+        self.daemon.send_signal(signal.SIGINT)
+
+    def count(self):
+        return self.had
+
+    def __exit__(self, *_):
+        super().__exit__()
+        self.folder.cleanup()
