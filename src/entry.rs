@@ -67,6 +67,9 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// The warning of entries whose connection was there before the capture.
+pub const JOINED: &str = "joined mid-stream";
+
 /// Which way bytes of a flow travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Direction {

@@ -8,7 +8,7 @@ use super::{
     Cx, Dissector, Malformed, Message, Options, PROTOCOLS, Probe, Progress, Protocol, Recover, Switch, Transport,
     Verdict,
 };
-use crate::entry::{Direction, Text};
+use crate::entry::{Direction, JOINED, Text};
 use crate::flow::reassembly::Stamp;
 
 /// The most bytes of one direction that wait for a dissector to have enough of them.
@@ -150,7 +150,7 @@ impl Driver {
             state,
             streams: <[Stream; 2]>::default(),
             outcome: Outcome::default(),
-            warning: (!flow.start && flow.transport == Transport::Tcp).then_some(Text::Borrowed("joined mid-stream")),
+            warning: (!flow.start && flow.transport == Transport::Tcp).then_some(Text::Borrowed(JOINED)),
         }
     }
 

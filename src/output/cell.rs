@@ -1,95 +1,172 @@
-//! Single cells: numbers for people, text that cannot drive a terminal, cut to a width.
+//! Single cells: numbers for people, text that cannot drive a terminal, cut to a width. A cell is written behind what is in
+//! its row already: a capture has rows by the hundred thousand, and a string for each cell would take longer than dissection.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::entry::Endpoint;
+
+/// A number in decimal.
+pub(super) fn number(text: &mut String, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    text.extend(digits[start..].iter().copied().map(char::from));
+}
+
+/// As [`Endpoint`] displays itself.
+pub(super) fn endpoint(text: &mut String, end: &Endpoint) {
+    let IpAddr::V4(ip) = end.ip else {
+        let _ = write!(text, "{end}");
+        return;
+    };
+    for (at, octet) in ip.octets().into_iter().enumerate() {
+        if at > 0 {
+            text.push('.');
+        }
+        number(text, octet.into());
+    }
+    if end.port != 0 {
+        text.push(':');
+        number(text, end.port.into());
+    }
+}
+
 /// Nanoseconds as `87µs`, `1.2ms`, `3.4s`.
 #[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
-pub(super) fn latency(nanos: i64) -> String {
-    let nanos = nanos.max(0);
-    match nanos {
-        0..1_000_000 => format!("{}µs", nanos / 1000),
-        1_000_000..10_000_000 => format!("{:.1}ms", nanos as f64 / 1e6),
-        10_000_000..1_000_000_000 => format!("{}ms", nanos / 1_000_000),
-        1_000_000_000..100_000_000_000 => format!("{:.1}s", nanos as f64 / 1e9),
-        _ => format!("{}s", nanos / 1_000_000_000),
-    }
+pub(super) fn latency(text: &mut String, nanos: i64) {
+    let nanos = nanos.max(0).unsigned_abs();
+    let (whole, unit) = match nanos {
+        1_000_000..10_000_000 => return write!(text, "{:.1}ms", nanos as f64 / 1e6).unwrap_or_default(),
+        1_000_000_000..100_000_000_000 => return write!(text, "{:.1}s", nanos as f64 / 1e9).unwrap_or_default(),
+        0..1_000_000 => (nanos / 1000, "µs"),
+        10_000_000..1_000_000_000 => (nanos / 1_000_000, "ms"),
+        _ => (nanos / 1_000_000_000, "s"),
+    };
+    number(text, whole);
+    text.push_str(unit);
 }
 
 /// Bytes as `840`, `1.2K`, `35M`.
-#[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
-pub(super) fn size(bytes: u64) -> String {
-    let mut value = bytes as f64;
+pub(super) fn size(text: &mut String, bytes: u64) {
+    let mut shift = 0;
     let mut unit = "";
     for next in ["K", "M", "G", "T"] {
-        if value < 1000.0 {
+        if bytes >> shift < 1000 {
             break;
         }
-        value /= 1024.0;
+        shift += 10;
         unit = next;
     }
-    if unit.is_empty() || value >= 10.0 { format!("{value:.0}{unit}") } else { format!("{value:.1}{unit}") }
+    if bytes >> shift >= 10 || shift == 0 {
+        number(text, rounded(bytes, shift));
+    } else {
+        let tenths = rounded(bytes * 10, shift);
+        number(text, tenths / 10);
+        text.push('.');
+        number(text, tenths % 10);
+    }
+    text.push_str(unit);
+}
+
+/// The number divided by 2^`shift`; halves become even.
+fn rounded(number: u64, shift: u32) -> u64 {
+    let (whole, rest, half) = (number >> shift, number & ((1 << shift) - 1), (1 << shift) >> 1);
+    whole + u64::from(rest > half || rest == half && rest > 0 && whole % 2 == 1)
+}
+
+/// True for text whose characters take one cell each and do nothing to a terminal, as most does.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// The text on one line, with everything that could drive a terminal or mislead a reader replaced.
-pub(super) fn safe(text: &str) -> String {
-    text.chars()
-        .map(|character| match character {
-            '\n' | '\r' | '\t' => ' ',
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200b}'..='\u{200f}' => '\u{fffd}',
-            control if control.is_control() => '\u{fffd}',
-            other => other,
-        })
-        .collect()
+pub(super) fn safe(text: &mut String, said: &str) {
+    if is_plain(said) {
+        text.push_str(said);
+        return;
+    }
+    text.extend(said.chars().map(|character| match character {
+        '\n' | '\r' | '\t' => ' ',
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200b}'..='\u{200f}' => '\u{fffd}',
+        control if control.is_control() => '\u{fffd}',
+        other => other,
+    }));
 }
 
 /// Cells that the text takes on a terminal.
 pub(super) fn width(text: &str) -> usize {
-    text.width()
+    if is_plain(text) { text.len() } else { text.width() }
 }
 
-/// The text in exactly `width` cells: cut with `…`, or filled with spaces.
-pub(super) fn fit(text: &str, width: usize) -> String {
-    let mut fitted = cut(text, width);
-    let taken = fitted.width();
-    fitted.extend(std::iter::repeat_n(' ', width.saturating_sub(taken)));
-    fitted
-}
-
-/// The text in at most `width` cells, cut with `…`.
-pub(super) fn cut(text: &str, width: usize) -> String {
-    if text.width() <= width {
-        return text.to_owned();
+/// So many spaces.
+pub(super) fn spaces(text: &mut String, mut count: usize) {
+    const SPACES: &str = "                                                                ";
+    while count > 0 {
+        let some = count.min(SPACES.len());
+        text.push_str(&SPACES[..some]);
+        count -= some;
     }
+}
+
+/// What of a text that is too long fits `width` cells, and a `…` for the rest.
+pub(super) fn cut(text: &mut String, said: &str, width: usize) {
     let mut taken = 0;
-    let mut kept = String::new();
-    for character in text.chars() {
+    for character in said.chars() {
         let cells = character.width().unwrap_or(0);
         if taken + cells + 1 > width {
             break;
         }
         taken += cells;
-        kept.push(character);
+        text.push(character);
     }
     if width > 0 {
-        kept.push('…');
+        text.push('…');
+        spaces(text, width - taken - 1);
     }
-    kept
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn shown<T>(write: impl Fn(&mut String, T), value: T) -> String {
+        let mut text = String::new();
+        write(&mut text, value);
+        text
+    }
+
     #[test]
     fn numbers_read_at_a_glance() {
-        assert_eq!([87_000, 1_234_567, 56_000_000, 2_345_000_000].map(latency), ["87µs", "1.2ms", "56ms", "2.3s"]);
-        assert_eq!([840, 1843, 36_700_160].map(size), ["840", "1.8K", "35M"]);
+        let times = [87_000, 1_234_567, 56_000_000, 2_345_000_000, 1_000_000_000_000];
+        assert_eq!(times.map(|nanos| shown(latency, nanos)), ["87µs", "1.2ms", "56ms", "2.3s", "1000s"]);
+        let sizes = [0, 840, 999, 1000, 1843, 10_752, 36_700_160, 5 << 50];
+        assert_eq!(sizes.map(|bytes| shown(size, bytes)), ["0", "840", "999", "1.0K", "1.8K", "10K", "35M", "5120T"]);
+        assert_eq!([0, 10, u64::MAX].map(|value| shown(number, value)), ["0", "10", "18446744073709551615"]);
+    }
+
+    #[test]
+    fn ends_are_shown_as_everywhere() {
+        for (ip, port) in [("10.0.0.200", 80), ("10.0.0.1", 0), ("fe80::1", 443), ("::1", 0)] {
+            let end = Endpoint::new(ip.parse().unwrap(), port);
+            assert_eq!(shown(endpoint, &end), end.to_string());
+        }
     }
 
     #[test]
     fn wide_characters_are_never_cut_in_half() {
-        assert_eq!(cut("漢字かな", 5), "漢字…");
-        assert_eq!(fit("漢字かな", 6), "漢字… ");
-        assert_eq!(safe("a\u{1b}[31m\nb\u{202e}"), "a\u{fffd}[31m b\u{fffd}");
+        let cut_to = |cells| shown(|text, said| cut(text, said, cells), "漢字かな");
+        assert_eq!([5, 6].map(cut_to), ["漢字…", "漢字… "]);
+        assert_eq!(shown(safe, "a\u{1b}[31m\nb\u{202e}"), "a\u{fffd}[31m b\u{fffd}");
+        assert_eq!(["漢字", "ab c"].map(width), [4, 4]);
     }
 }

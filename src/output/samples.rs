@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::entry::{Endpoint, Entry, Half, Name, Timestamp};
+use crate::entry::{Endpoint, Entry, Half, JOINED, Name, Timestamp};
 use crate::fields;
 
 fn pod(ip: [u8; 4], port: u16, name: &str) -> Endpoint {
@@ -64,12 +64,13 @@ pub(super) fn unanswered() -> Entry {
         status: "".into(),
         latency: None,
         response: None,
-        warnings: vec!["joined mid-stream".into()],
+        warnings: vec![JOINED.into()],
         ..http()
     }
 }
 
 /// One that failed after a while.
 pub(super) fn failed() -> Entry {
-    Entry { id: 3, status: "503".into(), failed: true, latency: Some(2_345_000_000), ..http() }
+    let warnings = vec!["12 bytes are missing".into()];
+    Entry { id: 3, status: "503".into(), failed: true, latency: Some(2_345_000_000), warnings, ..http() }
 }

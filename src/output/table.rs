@@ -8,8 +8,8 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 
-use super::cell::{cut, fit, latency, safe, size, width};
-use crate::entry::{Endpoint, Entry};
+use super::cell::{cut, endpoint, latency, number, safe, size, spaces, width};
+use crate::entry::{Endpoint, Entry, Half, JOINED, Timestamp};
 use crate::pipeline::Sink;
 
 /// How the table looks.
@@ -39,7 +39,7 @@ const fn column(head: &'static str, start: usize, limit: usize) -> Column {
     Column { head, start, limit, right: false }
 }
 
-const fn number(head: &'static str, start: usize) -> Column {
+const fn right(head: &'static str, start: usize) -> Column {
     Column { head, start, limit: start + 3, right: true }
 }
 
@@ -51,8 +51,8 @@ const TABLE: &[Column] = &[
     column("OPERATION", 9, 16),
     column("TARGET", 20, usize::MAX),
     column("STATUS", 6, 12),
-    number("LATENCY", 7),
-    number("SIZE", 5),
+    right("LATENCY", 7),
+    right("SIZE", 5),
 ];
 
 const WIDE: &[Column] = &[
@@ -65,9 +65,9 @@ const WIDE: &[Column] = &[
     column("OPERATION", 9, 24),
     column("TARGET", 20, usize::MAX),
     column("STATUS", 6, 16),
-    number("LATENCY", 7),
-    number("REQUEST", 7),
-    number("RESPONSE", 8),
+    right("LATENCY", 7),
+    right("REQUEST", 7),
+    right("RESPONSE", 8),
     column("PACKETS", 9, 16),
     column("WARNINGS", 8, 60),
 ];
@@ -81,6 +81,37 @@ const PIPED_TARGET: usize = 40;
 
 const DIM: Style = Style::new().dimmed();
 
+/// The cells of one row, one behind another.
+#[derive(Default)]
+struct Cells {
+    text: String,
+    /// Where each ends, and how many cells of a terminal it takes.
+    ends: Vec<(usize, usize)>,
+}
+
+impl Cells {
+    fn clear(&mut self) {
+        self.text.clear();
+        self.ends.clear();
+    }
+
+    /// The cell that is being written is complete.
+    fn end(&mut self) {
+        let start = self.ends.last().map_or(0, |(end, _)| *end);
+        self.ends.push((self.text.len(), width(self.text.get(start..).unwrap_or_default())));
+    }
+
+    fn add(&mut self, said: &str) {
+        safe(&mut self.text, said);
+        self.end();
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&str, usize)> {
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|(end, _)| *end));
+        starts.zip(&self.ends).map(|(start, (end, width))| (self.text.get(start..*end).unwrap_or_default(), *width))
+    }
+}
+
 /// The table's sink.
 pub struct Table<W> {
     out: W,
@@ -88,7 +119,10 @@ pub struct Table<W> {
     columns: &'static [Column],
     widths: Vec<usize>,
     rows: usize,
-    text: String,
+    cells: Cells,
+    /// The line that is being written, and its columns' widths.
+    line: String,
+    fitted: Vec<usize>,
 }
 
 impl<W: Write> Table<W> {
@@ -96,90 +130,97 @@ impl<W: Write> Table<W> {
     pub fn new(out: W, look: Look) -> Self {
         let columns = if look.wide { WIDE } else { TABLE };
         let start = |column: &Column| if column.limit == usize::MAX { PIPED_TARGET } else { column.start };
-        Self { out, look, columns, widths: columns.iter().map(start).collect(), rows: 0, text: String::new() }
+        let widths = columns.iter().map(start).collect();
+        Self { out, look, columns, widths, rows: 0, cells: Cells::default(), line: String::new(), fitted: Vec::new() }
     }
 
-    fn cells(&self, entry: &Entry) -> Vec<String> {
-        let time = crate::entry::Timestamp(entry.time.0 + self.look.offset * 1_000_000_000).time_of_day();
-        let bytes = |half: &Option<crate::entry::Half>| half.as_ref().map_or(0, |half| half.bytes);
-        let took = entry.latency.map_or_else(|| "-".to_owned(), latency);
-        let status = if entry.status.is_empty() { "-".to_owned() } else { safe(&entry.status) };
-        let (src, dst) = (self.end(&entry.src), self.end(&entry.dst));
-        if !self.look.wide {
-            let mark = if entry.warnings.is_empty() { "" } else { "!" };
-            return vec![
-                time,
-                src,
-                dst,
-                entry.protocol.to_owned(),
-                safe(&entry.operation),
-                safe(&entry.target),
-                status + mark,
-                took,
-                size(bytes(&entry.request) + bytes(&entry.response)),
-            ];
+    fn fill(&mut self, entry: &Entry) {
+        let (cells, look) = (&mut self.cells, &self.look);
+        let bytes = |half: &Option<Half>| half.as_ref().map_or(0, |half| half.bytes);
+        cells.clear();
+        if look.wide {
+            number(&mut cells.text, entry.id);
+            cells.end();
         }
-        let dst = match &entry.backend {
-            Some(backend) => format!("{dst} → {}", self.end(backend)),
-            None => dst,
-        };
-        let node = [&entry.dst, &entry.src].into_iter().find_map(|end| end.name.as_ref()?.node.clone());
-        let packets: Vec<String> = [&entry.request, &entry.response]
-            .iter()
-            .filter_map(|half| Some(half.as_ref()?.packet.to_string()))
-            .collect();
-        let length = |half: &Option<crate::entry::Half>| half.as_ref().map_or("-".to_owned(), |half| size(half.bytes));
-        vec![
-            entry.id.to_string(),
-            time,
-            src,
-            dst,
-            node.unwrap_or_else(|| "-".to_owned()),
-            entry.protocol.to_owned(),
-            safe(&entry.operation),
-            safe(&entry.target),
-            status,
-            took,
-            length(&entry.request),
-            length(&entry.response),
-            packets.join(","),
-            safe(&entry.warnings.join("; ")),
-        ]
-    }
-
-    /// A name where there is one, with the port in the wide table; else the address.
-    fn end(&self, end: &Endpoint) -> String {
-        let Some(name) = &end.name else { return end.to_string() };
-        let mut text = match (self.look.namespaces || self.look.wide, name.namespace.as_str()) {
-            (false, _) | (true, "") => name.name.clone(),
-            (true, namespace) => format!("{namespace}/{}", name.name),
-        };
-        if self.look.wide && end.port != 0 {
-            text = format!("{text}:{}", end.port);
+        cells.text.push_str(&Timestamp(entry.time.0 + look.offset * 1_000_000_000).time_of_day());
+        cells.end();
+        end(&mut cells.text, &entry.src, look);
+        cells.end();
+        end(&mut cells.text, &entry.dst, look);
+        if look.wide {
+            if let Some(backend) = &entry.backend {
+                cells.text.push_str(" → ");
+                end(&mut cells.text, backend, look);
+            }
+            cells.end();
+            let node = [&entry.dst, &entry.src].into_iter().find_map(|end| end.name.as_ref()?.node.as_deref());
+            cells.text.push_str(node.unwrap_or("-"));
         }
-        safe(&text)
+        cells.end();
+        cells.add(entry.protocol);
+        cells.add(&entry.operation);
+        cells.add(&entry.target);
+        safe(&mut cells.text, if entry.status.is_empty() { "-" } else { &entry.status });
+        // Every live session begins in the middle of what was there before it: that alone is nothing to look into.
+        if !look.wide && entry.warnings.iter().any(|warning| warning != JOINED) {
+            cells.text.push('!');
+        }
+        cells.end();
+        match entry.latency {
+            Some(nanos) => latency(&mut cells.text, nanos),
+            None => cells.text.push('-'),
+        }
+        cells.end();
+        if !look.wide {
+            size(&mut cells.text, bytes(&entry.request) + bytes(&entry.response));
+            cells.end();
+            return;
+        }
+        let halves = [&entry.request, &entry.response];
+        for half in halves {
+            match half {
+                Some(half) => size(&mut cells.text, half.bytes),
+                None => cells.text.push('-'),
+            }
+            cells.end();
+        }
+        for (at, half) in halves.into_iter().flatten().enumerate() {
+            if at > 0 {
+                cells.text.push(',');
+            }
+            number(&mut cells.text, half.packet);
+        }
+        cells.end();
+        for (at, warning) in entry.warnings.iter().enumerate() {
+            if at > 0 {
+                cells.text.push_str("; ");
+            }
+            safe(&mut cells.text, warning);
+        }
+        cells.end();
     }
 
     /// Lets columns grow to what they have to show.
-    fn grow(&mut self, cells: &[String]) {
-        for ((wide, cell), column) in self.widths.iter_mut().zip(cells).zip(self.columns) {
+    fn grow(&mut self) {
+        for ((wide, (_, cells)), column) in self.widths.iter_mut().zip(self.cells.iter()).zip(self.columns) {
             if column.limit != usize::MAX {
                 let limit = if self.look.width.is_some() { column.limit } else { usize::MAX };
-                *wide = (*wide).max(width(cell).min(limit));
+                *wide = (*wide).max(cells.min(limit));
             }
         }
     }
 
     /// The widths for the next row: on a terminal TARGET gets the rest, and if that is too little the names give way.
-    fn fitted(&self) -> Vec<usize> {
-        let mut widths = self.widths.clone();
-        let Some(total) = self.look.width else { return widths };
-        let Some(target) = self.columns.iter().position(|column| column.limit == usize::MAX) else { return widths };
+    fn fit(&mut self) {
+        let widths = &mut self.fitted;
+        widths.clone_from(&self.widths);
+        let Some(total) = self.look.width else { return };
+        let Some(target) = self.columns.iter().position(|column| column.limit == usize::MAX) else { return };
         let taken = |widths: &[usize]| {
             widths.iter().enumerate().filter(|(at, _)| *at != target).map(|(_, cells)| cells + 2).sum::<usize>()
         };
         // Names first, then whatever is widest, one cell at a time: rows never wrap.
-        while taken(&widths) + total / TARGET_SHARE > total {
+        while taken(widths) + total / TARGET_SHARE > total {
             let names = widths.iter().enumerate().filter(|(at, cells)| {
                 *at != target && **cells > 4 && matches!(self.columns.get(*at), Some(column) if !column.right)
             });
@@ -188,52 +229,79 @@ impl<W: Write> Table<W> {
                 *cells -= 1;
             }
         }
-        let rest = total.saturating_sub(taken(&widths)).max(1);
+        let rest = total.saturating_sub(taken(widths)).max(1);
         if let Some(cells) = widths.get_mut(target) {
             *cells = rest;
         }
-        widths
     }
 
-    fn row(&mut self, cells: &[String], styles: impl Fn(usize) -> Style) -> io::Result<()> {
-        let widths = self.fitted();
-        self.text.clear();
-        let last = cells.len().saturating_sub(1);
-        for (at, (cell, cells)) in cells.iter().zip(&widths).enumerate() {
-            let right = self.columns.get(at).is_some_and(|column| column.right);
-            let limit = if self.look.width.is_some() { *cells } else { (*cells).max(width(cell)) };
-            let text = if right {
-                let text = cut(cell, limit);
-                format!("{}{text}", " ".repeat(limit.saturating_sub(width(&text))))
-            } else if at == last {
-                cut(cell, limit)
-            } else {
-                fit(cell, limit)
-            };
+    /// Writes the row whose cells are there.
+    fn row(&mut self, styles: impl Fn(usize) -> Style) -> io::Result<()> {
+        self.fit();
+        let line = &mut self.line;
+        line.clear();
+        let last = self.columns.len().saturating_sub(1);
+        for (at, (((cell, taken), wide), column)) in self.cells.iter().zip(&self.fitted).zip(self.columns).enumerate() {
+            let style = if self.look.colour { styles(at) } else { Style::new() };
+            let fits = self.look.width.is_none() || taken <= *wide;
+            let rest = wide.saturating_sub(taken);
             if self.look.colour {
-                let style = styles(at);
-                let _ = write!(self.text, "{style}{text}{style:#}");
+                let _ = write!(line, "{style}");
+            }
+            if column.right && fits {
+                spaces(line, rest);
+            }
+            if fits {
+                line.push_str(cell);
             } else {
-                self.text.push_str(&text);
+                cut(line, cell, *wide);
+            }
+            if !column.right && fits && at != last {
+                spaces(line, rest);
+            }
+            if self.look.colour {
+                let _ = write!(line, "{style:#}");
             }
             if at != last {
-                self.text.push_str("  ");
+                line.push_str("  ");
             }
         }
-        let text = if self.look.colour { self.text.as_str() } else { self.text.trim_end() };
-        writeln!(self.out, "{text}")
+        if !self.look.colour {
+            line.truncate(line.trim_end_matches(' ').len());
+        }
+        line.push('\n');
+        self.out.write_all(line.as_bytes())
     }
 
     fn head(&mut self) -> io::Result<()> {
-        let heads: Vec<String> = self.columns.iter().map(|column| column.head.to_owned()).collect();
-        self.row(&heads, |_| Style::new().bold())
+        let entry = std::mem::take(&mut self.cells);
+        for column in self.columns {
+            self.cells.add(column.head);
+        }
+        self.row(|_| Style::new().bold())?;
+        self.cells = entry;
+        Ok(())
+    }
+}
+
+/// A name where there is one, with the port in the wide table; else the address.
+fn end(text: &mut String, end: &Endpoint, look: &Look) {
+    let Some(name) = &end.name else { return endpoint(text, end) };
+    if (look.namespaces || look.wide) && !name.namespace.is_empty() {
+        safe(text, &name.namespace);
+        text.push('/');
+    }
+    safe(text, &name.name);
+    if look.wide && end.port != 0 {
+        text.push(':');
+        number(text, end.port.into());
     }
 }
 
 impl<W: Write> Sink for Table<W> {
     fn entry(&mut self, entry: &Entry) -> io::Result<()> {
-        let cells = self.cells(entry);
-        self.grow(&cells);
+        self.fill(entry);
+        self.grow();
         let again = self.look.width.is_some() && self.rows.is_multiple_of(HEAD_EVERY);
         if self.rows == 0 || again {
             self.head()?;
@@ -242,7 +310,7 @@ impl<W: Write> Sink for Table<W> {
         let (failed, answered) = (entry.failed, !entry.status.is_empty());
         let slow = entry.latency.is_some_and(|nanos| nanos >= 1_000_000_000);
         let columns = self.columns;
-        self.row(&cells, |at| match columns.get(at).map(|column| column.head) {
+        self.row(|at| match columns.get(at).map(|column| column.head) {
             Some("PROTOCOL") => protocol_style(entry.protocol),
             Some("STATUS") if failed => AnsiColor::Red.on_default().bold(),
             Some("STATUS") if answered => AnsiColor::Green.on_default(),
