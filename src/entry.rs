@@ -129,6 +129,13 @@ impl Name {
         }
     }
 
+    /// A pod by its path, `namespace/pod`.
+    #[must_use]
+    pub fn pod(path: &str) -> Option<Self> {
+        let (namespace, name) = path.split_once('/')?;
+        Some(Self { kind: "pod", namespace: namespace.to_owned(), name: name.to_owned(), workload: None, node: None })
+    }
+
     /// What [`Name::host`] made; none if it is another kind of name.
     #[must_use]
     pub fn from_host(host: &str) -> Option<Self> {

@@ -219,7 +219,7 @@ async fn pods_are_followed_as_they_come_and_go() {
     place.apply(deployment(0)).await;
     let mut run = place.run("deploy/web").await;
     run.until("waiting", |event| matches!(event, Event::Waiting).then_some(())).await;
-    for (before, after) in [(0, 1), (1, 6), (6, 1), (1, 0)] {
+    for (before, after) in [(0, 1), (1, 20), (20, 1), (1, 0)] {
         place.apply(deployment(after)).await;
         for _ in before..after {
             run.attached().await;

@@ -10,8 +10,12 @@
 )]
 
 mod agent;
+#[cfg(feature = "cli")]
+mod cli;
 mod golden;
 #[cfg(feature = "cli")]
 mod kubernetes;
+#[cfg(feature = "cli")]
+mod live;
 mod support;
 mod torture;

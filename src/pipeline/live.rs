@@ -10,7 +10,7 @@ use super::merge::Merge;
 use super::{Counts, Resolve, Sink};
 use crate::capture::{Batch, Frame, Note};
 use crate::dissect::Options;
-use crate::entry::{Entry, Timestamp};
+use crate::entry::{Entry, Name, Timestamp};
 
 /// Dissects what the agents of several pods send, as it comes.
 pub struct Live<'a> {
@@ -27,6 +27,8 @@ pub struct Live<'a> {
 /// One pod's stream.
 #[derive(Default)]
 struct Tap {
+    /// Whose loopback addresses it sees.
+    pod: Option<Arc<Name>>,
     /// Link types of its interfaces.
     links: Vec<u32>,
     /// Kernel drops: those of agents that are gone, and by interface those of the present one.
@@ -56,6 +58,10 @@ impl<'a> Live<'a> {
     pub fn batch(&mut self, tap: u32, batch: &Batch, now: Timestamp) -> io::Result<()> {
         let state = self.taps.entry(tap).or_default();
         state.links.extend(batch.interfaces.iter().map(|interface| interface.link));
+        if state.pod.is_none() {
+            state.pod =
+                batch.interfaces.iter().find_map(|interface| Name::pod(interface.pod.as_deref()?)).map(Arc::new);
+        }
         for note in &batch.notes {
             match note {
                 Note::Statistics { interface, dropped: Some(dropped), .. } => {
@@ -131,10 +137,16 @@ impl<'a> Live<'a> {
         let mut ready = Vec::new();
         for produced in self.engine.take() {
             let mut entry = produced.entry;
-            entry.src.name = self.names.resolve(entry.src.ip, entry.src.port);
-            entry.dst.name = self.names.resolve(entry.dst.ip, entry.dst.port);
+            let pod = self.taps.get(&entry.tap).and_then(|tap| tap.pod.as_ref());
+            for end in [&mut entry.src, &mut entry.dst] {
+                end.name = match pod {
+                    Some(pod) if end.ip.is_loopback() => Some(Arc::clone(pod)),
+                    _ => self.names.resolve(end.ip, end.port),
+                };
+            }
             // Its other end may be a sniffed pod too, or a service in front of one.
-            let expected = several && entry.src.name.is_some() && entry.dst.name.is_some();
+            let expected =
+                several && entry.src.name != entry.dst.name && entry.src.name.is_some() && entry.dst.name.is_some();
             self.merge.offer(entry, now, expected, &mut |entry| ready.push(entry));
         }
         self.merge.tick(now, &mut |entry| ready.push(entry));

@@ -36,6 +36,8 @@ pub enum Offline {
 struct Job {
     batch: Batch,
     lanes: Arc<Vec<Lane>>,
+    /// The pods seen so far; a tap is an index into them, plus one.
+    pods: Arc<Vec<String>>,
 }
 
 /// What the engine has to know of an interface.
@@ -50,13 +52,19 @@ struct Lane {
 struct Rows<'a> {
     sink: &'a mut dyn Sink,
     names: HashMap<IpAddr, Arc<Name>>,
+    /// The pod of each tap, from 1: whose loopback addresses it sees.
+    pods: Vec<Option<Arc<Name>>>,
     merge: Merge,
     entries: u64,
 }
 
 impl Rows<'_> {
     /// Takes the names that a batch holds: those of objects in a cluster, as captures of ours have them.
-    fn learn(&mut self, batch: &Batch) {
+    fn learn(&mut self, job: &Job) {
+        for path in job.pods.iter().skip(self.pods.len()) {
+            self.pods.push(Name::pod(path).map(Arc::new));
+        }
+        let batch = &job.batch;
         for note in &batch.notes {
             if let Note::Name(address, host) = note
                 && self.names.len() < MOST_NAMES
@@ -90,7 +98,10 @@ impl Rows<'_> {
             self.entries += 1;
             entry.id = self.entries;
             for end in [&mut entry.src, &mut entry.dst].into_iter().chain(&mut entry.backend) {
-                end.name = self.names.get(&end.ip).cloned();
+                end.name = match self.pods.get((entry.tap as usize).wrapping_sub(1)) {
+                    Some(pod) if end.ip.is_loopback() => pod.clone(),
+                    _ => self.names.get(&end.ip).cloned(),
+                };
             }
             self.sink.entry(&entry)?;
         }
@@ -111,7 +122,7 @@ pub fn run<S: Source>(
     sink: &mut dyn Sink,
     mut progress: impl FnMut(&S),
 ) -> Result<Counts, Offline> {
-    let mut rows = Rows { sink, names: HashMap::new(), merge: Merge::default(), entries: 0 };
+    let mut rows = Rows { sink, names: HashMap::new(), pods: Vec::new(), merge: Merge::default(), entries: 0 };
     let mut feed = Feed::default();
     let (mut counts, failed) = if workers <= 1 {
         let mut engine = Engine::new(options.clone(), Shard::ALL);
@@ -119,7 +130,7 @@ pub fn run<S: Source>(
             match feed.read(source) {
                 Ok(Some(job)) => {
                     dissect(&mut engine, &job);
-                    rows.learn(&job.batch);
+                    rows.learn(&job);
                     rows.put(engine.take())?;
                     rows.sink.tick()?;
                     feed.spare.push(job.batch);
@@ -158,8 +169,7 @@ fn dissect(engine: &mut Engine, job: &Job) {
 #[derive(Default)]
 struct Feed {
     lanes: Arc<Vec<Lane>>,
-    /// The pods seen so far; a tap is an index into them, plus one.
-    pods: Vec<String>,
+    pods: Arc<Vec<String>>,
     spare: Vec<Batch>,
     last_frame: u64,
     dropped: Vec<u64>,
@@ -175,7 +185,7 @@ impl Feed {
         if !batch.interfaces.is_empty() {
             let lanes = Arc::make_mut(&mut self.lanes);
             for interface in &batch.interfaces {
-                lanes.push(Lane { link: interface.link, tap: tap(&mut self.pods, interface) });
+                lanes.push(Lane { link: interface.link, tap: tap(Arc::make_mut(&mut self.pods), interface) });
             }
         }
         for note in &batch.notes {
@@ -196,7 +206,7 @@ impl Feed {
         if let Some(last) = batch.frames.last() {
             self.last_frame = last.number;
         }
-        Ok(Some(Job { batch, lanes: Arc::clone(&self.lanes) }))
+        Ok(Some(Job { batch, lanes: Arc::clone(&self.lanes), pods: Arc::clone(&self.pods) }))
     }
 }
 
@@ -266,7 +276,7 @@ fn parallel<S: Source>(
             if under_way.len() >= BATCHES {
                 let job = under_way.pop_front();
                 if let Some(job) = &job {
-                    rows.learn(&job.batch);
+                    rows.learn(job);
                 }
                 collect(&channels, rows)?;
                 if let Some(job) = job.and_then(Arc::into_inner) {
@@ -284,7 +294,7 @@ fn parallel<S: Source>(
         // What is left: the batches under way, then what the end of the capture brought out.
         for job in under_way.into_iter().map(Some).chain([None]) {
             if let Some(job) = job {
-                rows.learn(&job.batch);
+                rows.learn(&job);
             }
             let mut produced = Vec::new();
             for receiver in &results {

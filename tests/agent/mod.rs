@@ -197,7 +197,7 @@ fn what_was_flushed_is_reported_to_the_packet() {
     until("packets", || agent.status("packets") + agent.status("drops") >= 5000);
     let blocks = agent.rest(&["--from", "1"]);
     let [(1, count)] = flushed(&blocks)[..] else { panic!("{:?}", flushed(&blocks)) };
-    assert!((3000..5000).contains(&count), "{count}");
+    assert!((1..5000).contains(&count), "{count}");
     let kept = ids(&blocks);
     assert_eq!(kept, (count + 1..=count + kept.len() as u64).collect::<Vec<_>>());
     let Some(Block::End(end)) = blocks.last() else { panic!("no end") };

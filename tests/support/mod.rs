@@ -3,6 +3,8 @@
 #[cfg(feature = "cli")]
 pub mod cluster;
 pub mod flow_script;
+#[cfg(feature = "cli")]
+pub mod sniff;
 
 use std::io::Write;
 use std::path::Path;

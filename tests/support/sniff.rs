@@ -1,0 +1,134 @@
+//! The plugin as its users run it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long any step may take.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What a run came to.
+pub struct Done {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Done {
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// The entries of `-o json`.
+    pub fn entries(&self) -> Vec<serde_json::Value> {
+        self.stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+            .collect()
+    }
+}
+
+/// The plugin's binary.
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-sniff"));
+    command.env_remove("SNIFF_IMAGE").env_remove("NO_COLOR");
+    command
+}
+
+/// Runs it to its end.
+pub fn run(arguments: &[&str]) -> Done {
+    let output = command().args(arguments).stdin(Stdio::null()).output().unwrap();
+    Done {
+        status: output.status,
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// One that runs beside the test.
+pub struct Sniff {
+    child: Child,
+    stdout: Arc<Mutex<String>>,
+    stderr: Arc<Mutex<String>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Sniff {
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (stdout, stderr) = (Arc::default(), Arc::default());
+        let readers = vec![
+            collect(child.stdout.take().unwrap(), Arc::clone(&stdout)),
+            collect(child.stderr.take().unwrap(), Arc::clone(&stderr)),
+        ];
+        Self { child, stdout, stderr, readers }
+    }
+
+    /// Waits until it has said so many lines with `text` on stderr.
+    pub fn says(&self, text: &str, times: usize) {
+        let said = || self.stderr.lock().unwrap().lines().filter(|line| line.contains(text)).count();
+        self.wait(&format!("{times} × {text:?}"), || said() >= times);
+    }
+
+    /// Waits until it has printed so many lines with `text`.
+    pub fn prints(&self, text: &str, times: usize) {
+        let printed = || self.stdout.lock().unwrap().lines().filter(|line| line.contains(text)).count();
+        self.wait(&format!("{times} × {text:?} on stdout"), || printed() >= times);
+    }
+
+    fn wait(&self, what: &str, is_there: impl Fn() -> bool) {
+        let since = Instant::now();
+        while !is_there() {
+            let said = self.stderr.lock().unwrap();
+            assert!(since.elapsed() < PATIENCE, "no {what} within {PATIENCE:?}; stderr:\n{said}");
+            drop(said);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Ctrl-C.
+    pub fn interrupt(self) -> Done {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        self.end()
+    }
+
+    /// Waits for its end.
+    pub fn end(mut self) -> Done {
+        let since = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            if since.elapsed() > PATIENCE {
+                let _ = self.child.kill();
+                panic!("it does not end; stderr:\n{}", self.stderr.lock().unwrap());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        let take = |text: &Mutex<String>| std::mem::take(&mut *text.lock().unwrap());
+        Done { status, stdout: take(&self.stdout), stderr: take(&self.stderr) }
+    }
+}
+
+impl Drop for Sniff {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn collect(from: impl Read + Send + 'static, to: Arc<Mutex<String>>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+            let mut to = to.lock().unwrap();
+            to.push_str(&String::from_utf8_lossy(&line));
+            to.push('\n');
+        }
+    })
+}
