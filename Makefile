@@ -3,7 +3,7 @@
 
 CLUSTER := tests/cluster/cluster
 
-.PHONY: all demo test check image dist bench soak clean-cluster setup help
+.PHONY: all demo test check image dist bench clean-cluster setup help
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16

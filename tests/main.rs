@@ -14,6 +14,8 @@ mod agent;
 mod cli;
 mod golden;
 #[cfg(feature = "cli")]
+mod krew;
+#[cfg(feature = "cli")]
 mod kubernetes;
 #[cfg(feature = "cli")]
 mod live;
