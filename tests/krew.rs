@@ -19,9 +19,23 @@ impl Home {
         command.args(arguments).env("PATH", path).env("HOME", self.0.path()).env("KUBECONFIG", kubeconfig());
         command
             .env("KREW_ROOT", self.0.path().join("krew"))
+            .env("KREW_DEFAULT_INDEX_URI", format!("file://{}", self.0.path().join("index").display()))
             .env("KREW_NO_UPGRADE_CHECK", "1")
             .env_remove("SNIFF_IMAGE");
         command.output().expect("kubectl, which the test cluster brings")
+    }
+
+    /// An index of plugins that has this one alone: krew does little without one.
+    fn index(&self, manifest: &str) {
+        let plugins = self.0.path().join("index/plugins");
+        std::fs::create_dir_all(&plugins).unwrap();
+        std::fs::copy(manifest, plugins.join("sniff.yaml")).unwrap();
+        let author = ["-c", "user.name=test", "-c", "user.email=test@localhost"];
+        for words in [&["init", "-q"][..], &["add", "."], &["commit", "-q", "-m", "Add sniff"]] {
+            let status = Command::new("git").args(author).args(words).current_dir(self.0.path().join("index")).status();
+            assert!(status.expect("git, which tests/setup installs").success(), "git {words:?}");
+        }
+        self.ok(&["krew", "update"]);
     }
 
     /// What it prints.
@@ -36,7 +50,14 @@ impl Home {
 /// The folder with manifest and archive.
 fn dist() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let output = Command::new(root.join("krew/build")).current_dir(root).output().expect("krew/build runs");
+    let mut build = Command::new(root.join("krew/build"));
+    // What cargo tells of this test is nothing to the build, which would take it for a change.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARGO_")) {
+        if name != "CARGO_HOME" {
+            build.env_remove(name);
+        }
+    }
+    let output = build.current_dir(root).output().expect("krew/build runs");
     assert!(output.status.success(), "krew/build: {}", String::from_utf8_lossy(&output.stderr));
     root.join("target/dist")
 }
@@ -59,6 +80,7 @@ async fn krew_installs_runs_and_uninstalls_it() {
     assert!(sum.status.success(), "{}", String::from_utf8_lossy(&sum.stdout));
 
     let home = Home(tempfile::tempdir().unwrap());
+    home.index(&manifest);
     home.ok(&["krew", "install", &format!("--manifest={manifest}"), &format!("--archive={archive}")]);
     assert!(home.ok(&["krew", "list"]).contains("sniff"));
     assert!(home.ok(&["sniff", "version"]).starts_with(&format!("kubectl-sniff {version} (commit ")));
