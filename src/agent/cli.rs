@@ -27,7 +27,9 @@ Options of run:
                          ends (`1,6 0 0 262144`), or the name of a file that holds it
   --filter-text TEXT     the same as pcap-filter text, only to be shown
   --snaplen BYTES        keep at most so much of a packet; 0 for all (default 0)
-  --buffer SIZE          memory for packets, such as 16Mi (default 16Mi, at least 1Mi)
+  --buffer SIZE          room for packets, such as 16Mi (default 16Mi, at least 1Mi)
+  --buffer-on WHERE      memory or disk (default memory); on disk it takes some 2 MiB of memory, whatever its size
+  --buffer-file FILE     the file on disk; it must not exist, and is gone with the agent (default /sniff-agent.buffer)
   --ring SIZE            memory shared with the kernel (default 2Mi, at least 512Ki)
   --ttl SECONDS          leave after so long without a session (default 300)
   --armed-for SECONDS    but not sooner than this after the start (default 0)
@@ -43,6 +45,9 @@ Options of stream:
 Options of all:
   --socket PATH          where the agent listens (default $SNIFF_AGENT_SOCKET or /dev/sniff-agent.sock)
 ";
+
+/// Where the master PCAP is on disk unless told otherwise: in the container's own root.
+const BUFFER_FILE: &str = "/sniff-agent.buffer";
 
 /// A parsed command line.
 #[derive(Debug, PartialEq, Eq)]
@@ -98,11 +103,13 @@ fn run(mut words: Words, socket: PathBuf) -> Result<daemon::Options, Error> {
         filter_text: String::new(),
         snaplen: MOST_SNAPLEN,
         buffer: 16 << 20,
+        buffer_file: None,
         ring: 2 << 20,
         ttl: Duration::from_mins(5),
         armed_for: Duration::ZERO,
         socket,
     };
+    let (mut on_disk, mut file) = (false, None);
     while let Some(flag) = words.flag()? {
         match flag.as_str() {
             "--pod" => options.pod = words.parsed(&flag, "no NAMESPACE/NAME", pod)?,
@@ -113,6 +120,14 @@ fn run(mut words: Words, socket: PathBuf) -> Result<daemon::Options, Error> {
                 options.snaplen = if snaplen == 0 { MOST_SNAPLEN } else { snaplen.min(MOST_SNAPLEN) };
             }
             "--buffer" => options.buffer = words.size(&flag, master::LEAST)?,
+            "--buffer-on" => {
+                on_disk = words.parsed(&flag, "neither memory nor disk", |word| match word {
+                    "memory" => Some(false),
+                    "disk" => Some(true),
+                    _ => None,
+                })?;
+            }
+            "--buffer-file" => file = Some(PathBuf::from(words.value(&flag)?)),
             "--ring" => options.ring = words.size(&flag, LEAST_RING)?,
             "--ttl" => options.ttl = words.seconds(&flag)?,
             "--armed-for" => options.armed_for = words.seconds(&flag)?,
@@ -120,6 +135,11 @@ fn run(mut words: Words, socket: PathBuf) -> Result<daemon::Options, Error> {
             _ => return Err(unknown(&flag)),
         }
     }
+    options.buffer_file = match (on_disk, file) {
+        (true, file) => Some(file.unwrap_or_else(|| BUFFER_FILE.into())),
+        (false, None) => None,
+        (false, Some(_)) => return Err(Error::usage("--buffer-file goes with --buffer-on disk only")),
+    };
     Ok(options)
 }
 
@@ -274,6 +294,15 @@ mod tests {
         let options = run_options("run --pod=shop/web-1 --buffer 4Mi --ring=512Ki --snaplen=0 --ttl 5 --socket=/x");
         assert_eq!((options.pod.as_str(), options.buffer, options.ring), ("shop/web-1", 4 << 20, 512 << 10));
         assert_eq!((options.snaplen, options.ttl.as_secs(), options.socket), (262_144, 5, PathBuf::from("/x")));
+    }
+
+    #[test]
+    fn the_buffer_is_in_one_place() {
+        assert_eq!(run_options("run --buffer-on memory").buffer_file, None);
+        assert_eq!(run_options("run --buffer-on disk").buffer_file, Some(BUFFER_FILE.into()));
+        assert_eq!(run_options("run --buffer-file /x/y --buffer-on disk").buffer_file, Some("/x/y".into()));
+        assert_eq!(refusal("run --buffer-file /x"), "--buffer-file goes with --buffer-on disk only");
+        assert_eq!(refusal("run --buffer-on tape"), "--buffer-on: \"tape\" is neither memory nor disk");
     }
 
     #[test]

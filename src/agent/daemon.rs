@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::disk::Disk;
 use super::json::{self, Object};
 use super::master::Master;
 use super::process::{self, Signals};
@@ -53,6 +54,8 @@ pub(super) struct Options {
     pub(super) snaplen: u32,
     /// Size of the master PCAP in bytes.
     pub(super) buffer: usize,
+    /// The file that holds it, if it is to be on disk.
+    pub(super) buffer_file: Option<PathBuf>,
     /// Size of the ring in bytes.
     pub(super) ring: usize,
     /// How long to stay without a session.
@@ -133,10 +136,11 @@ pub(super) fn run(options: Options) -> Result<(), Error> {
     process::die_first();
     process::reap_children();
 
+    let master = reserve(&options)?;
     let listener = listen(&options.socket)?;
     let capture = Capture::open(&options.filter, options.snaplen, options.ring).map_err(|cause| cannot_open(&cause))?;
     // Two of its threads wait in the kernel until the process ends, so it lives as long.
-    let daemon: &'static Daemon = Box::leak(Box::new(Daemon::new(options, capture.ring())));
+    let daemon: &'static Daemon = Box::leak(Box::new(Daemon::new(options, master, capture.ring())));
     daemon.lock().add_known_interfaces(&daemon.options.pod);
     log(daemon.greeting());
     std::thread::spawn(move || daemon.stop(signals.wait()));
@@ -149,11 +153,11 @@ pub(super) fn run(options: Options) -> Result<(), Error> {
 }
 
 impl Daemon {
-    fn new(options: Options, ring: usize) -> Self {
+    fn new(options: Options, master: Master, ring: usize) -> Self {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/uuid");
         let boot = boot.map_or_else(|_| format!("{:x}", now()), |uuid| uuid.trim().to_owned());
         let state = State {
-            master: Master::new(options.buffer, options.snaplen),
+            master,
             taps: Vec::new(),
             phase: Phase::Capturing,
             sessions: 0,
@@ -219,7 +223,9 @@ impl Daemon {
                     state.store(&frame, &self.options.pod);
                 }
                 drop(state);
+                drop(block);
                 self.changed.notify_all();
+                self.write()?;
             }
             if losing || asked.elapsed() >= COUNT {
                 asked = Instant::now();
@@ -231,6 +237,16 @@ impl Daemon {
                 Some(since) if since.elapsed() >= LINGER => return Ok(()),
                 _ => {}
             }
+        }
+    }
+
+    /// Writes the segments that are full to disk, if the master PCAP is there. Meanwhile the ring takes what comes, and what
+    /// a slow disk makes it drop, the kernel counts.
+    fn write(&self) -> io::Result<()> {
+        loop {
+            let Some(unwritten) = self.lock().master.unwritten() else { return Ok(()) };
+            unwritten.write().map_err(|cause| io::Error::new(cause.kind(), format!("the buffer's disk: {cause}")))?;
+            self.lock().master.written(unwritten);
         }
     }
 
@@ -308,11 +324,12 @@ impl Daemon {
             text => format!(", filter {text:?}"),
         };
         format!(
-            "sniff-agent {}: capturing on {} (ring {} KiB, master PCAP {} KiB, snaplen {}{filter})",
+            "sniff-agent {}: capturing on {} (ring {} KiB, master PCAP {} KiB in {}, snaplen {}{filter})",
             env!("CARGO_PKG_VERSION"),
             names.join(", "),
             self.ring >> 10,
             state.master.size() >> 10,
+            if state.master.is_on_disk() { "a file" } else { "memory" },
             self.options.snaplen,
         )
     }
@@ -341,7 +358,14 @@ impl Daemon {
             .raw("next", next)
             .raw("drops", state.dropped)
             .raw("missed", state.missed)
-            .raw("buffer", Object::new().raw("used", state.master.used()).raw("size", state.master.size()).end())
+            .raw(
+                "buffer",
+                Object::new()
+                    .raw("used", state.master.used())
+                    .raw("size", state.master.size())
+                    .text("on", if state.master.is_on_disk() { "disk" } else { "memory" })
+                    .end(),
+            )
             .raw("ring", self.ring)
             .raw("span", format_args!("{}.{:03}", span / 1_000_000_000, span / 1_000_000 % 1000))
             .raw("sessions", state.sessions)
@@ -437,6 +461,28 @@ impl State {
 /// Nanoseconds since the Unix epoch.
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64)
+}
+
+/// Reserves the master PCAP.
+fn reserve(options: &Options) -> Result<Master, Error> {
+    let Some(path) = &options.buffer_file else { return Ok(Master::new(options.buffer, options.snaplen)) };
+    Master::on_disk(options.buffer, options.snaplen, |room, slots| Disk::create(path, room, slots)).map_err(|cause| {
+        let error = Error::new(format!("cannot keep packets in {}: {cause}", path.display()));
+        match cause.kind() {
+            io::ErrorKind::StorageFull => error.hint(format!(
+                "the disk has too little room for {} MiB: ask for less with --buffer",
+                options.buffer >> 20
+            )),
+            io::ErrorKind::ReadOnlyFilesystem => error.hint(
+                "the container's securityContext says readOnlyRootFilesystem: name a writable place with --buffer-file",
+            ),
+            io::ErrorKind::Unsupported => {
+                error.hint("name a place on a disk with --buffer-file, or use --buffer-on memory")
+            }
+            io::ErrorKind::AlreadyExists => error.hint("name a file that does not exist with --buffer-file"),
+            _ => error,
+        }
+    })
 }
 
 /// Listens where only root of this container comes. A socket that nobody listens on any more is removed.

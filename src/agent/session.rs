@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::daemon::{Daemon, MOST_SESSIONS, Phase, State, now};
-use super::master::Cursor;
+use super::reader::Reader;
 use crate::capture::pcapng;
 
 /// How much is copied out of the master PCAP at a time.
@@ -64,16 +64,6 @@ impl Start {
             _ => None,
         }
     }
-
-    fn cursor(&self, daemon: &Daemon, state: &State) -> Cursor {
-        let master = &state.master;
-        match self {
-            Self::Now => master.at(master.next()),
-            Self::Since(seconds) => master.since(now().saturating_sub(seconds.saturating_mul(1_000_000_000))),
-            Self::From(number, boot) if boot.as_ref().is_none_or(|boot| *boot == daemon.boot) => master.at(*number),
-            Self::All | Self::From(..) => master.at(master.first()),
-        }
-    }
 }
 
 /// Answers that there is nothing to get, and why.
@@ -118,10 +108,10 @@ fn not_understood(connection: &UnixStream, request: &str) -> io::Result<()> {
 fn stream(daemon: &Daemon, connection: &mut UnixStream, start: &Start) -> io::Result<()> {
     let mut out = Vec::with_capacity(2 * CHUNK);
     let mut described = 0;
-    let mut cursor;
+    let mut reader;
     {
         let state = daemon.lock();
-        cursor = start.cursor(daemon, &state);
+        reader = Reader::new(start, daemon, &state.master);
         pcapng::section(&mut out, concat!("sniff-agent ", env!("CARGO_PKG_VERSION")));
         pcapng::hello(&mut out, &daemon.hello(&state));
     }
@@ -130,16 +120,12 @@ fn stream(daemon: &Daemon, connection: &mut UnixStream, start: &Start) -> io::Re
         let mut state = daemon.lock();
         describe(daemon, &state, &mut described, &mut out);
         let full = CHUNK + out.len();
-        if let Some(flushed) = state.master.read(&mut cursor, &mut out, full) {
-            state.missed += flushed.count;
-            pcapng::flushed(&mut out, flushed.from, flushed.count);
-            state.master.read(&mut cursor, &mut out, full);
-        }
+        state = reader.read(daemon, state, &mut out, full)?;
         if heartbeat.elapsed() >= HEARTBEAT {
             heartbeat = Instant::now();
             beat(&state, &mut out);
         }
-        if out.is_empty() {
+        if out.is_empty() && reader.is_at_the_end(&state.master) {
             if let Phase::Ended(why) = &state.phase {
                 beat(&state, &mut out);
                 let end = super::json::Object::new().raw("next", state.master.next()).text("why", why).end();

@@ -207,6 +207,66 @@ fn what_was_flushed_is_reported_to_the_packet() {
 }
 
 #[test]
+fn a_buffer_on_disk_keeps_what_memory_could_not() {
+    let net = Net::new();
+    let file = net.folder.path().join("buffer");
+    let file = file.to_str().expect("text");
+    let mut agent = net.agent(&["--buffer", "64Mi", "--buffer-on", "disk", "--buffer-file", file, "--ring", "8Mi"]);
+    assert!(!std::path::Path::new(file).exists(), "nobody else finds it, nobody has to remove it");
+    let early = agent.stream(&[]);
+    for round in 0..20 {
+        send(&net.pod, "10.9.0.1", 7777, &format!("round-{round}-"), 1000, 1200);
+    }
+    until("packets", || agent.status("packets") + agent.status("drops") >= 20_000);
+    let count = agent.status("packets");
+    // What is far back is read from the disk, what came last from memory, and both by number.
+    let late = agent.stream(&["--from", "7"]);
+    let recent = agent.stream(&["--from", "15001"]);
+    let memory = agent.memory("VmHWM");
+    assert!(memory < 14 << 10, "{memory} KiB");
+    let (from, to) = (agent.status("first"), agent.status("next"));
+    assert_eq!((from, to), (1, count + 1));
+    agent.stop();
+    let (early, late, recent) = (early.end(), late.end(), recent.end());
+    assert_eq!(ids(&early), numbers(count));
+    assert_eq!(packets(&late), packets(&early)[6..]);
+    assert_eq!(packets(&recent), packets(&early)[15_000..]);
+}
+
+#[test]
+fn a_buffer_on_disk_is_flushed_as_one_in_memory() {
+    let net = Net::new();
+    let file = net.folder.path().join("buffer");
+    let disk = ["--buffer", "1Mi", "--buffer-on", "disk", "--buffer-file", file.to_str().expect("text")];
+    let mut agent = net.agent(&disk);
+    send(&net.pod, "10.9.0.1", 7777, "much", 5000, 1000);
+    until("packets", || agent.status("packets") + agent.status("drops") >= 5000);
+    let blocks = agent.rest(&["--from", "1"]);
+    let [(1, count)] = flushed(&blocks)[..] else { panic!("{:?}", flushed(&blocks)) };
+    let kept = ids(&blocks);
+    assert_eq!(kept, (count + 1..=count + kept.len() as u64).collect::<Vec<_>>());
+    assert!(kept.len() > 400, "{}", kept.len());
+}
+
+#[test]
+fn a_disk_that_is_full_is_told_at_the_start() {
+    let net = Net::new();
+    let at = net.folder.path().display().to_string();
+    sh(&format!(
+        "truncate -s 8M {at}/image && mkfs.ext4 -q {at}/image && mkdir {at}/disk && mount -o loop {at}/image {at}/disk"
+    ));
+    let mut run = net.in_pod(binary());
+    run.args(["run", "--buffer", "64Mi", "--buffer-on", "disk", "--buffer-file"]).arg(format!("{at}/disk/buffer"));
+    let full = run.arg("--socket").arg(net.socket()).output().expect("ip runs");
+    sh(&format!("umount {at}/disk"));
+    assert_eq!(full.status.code(), Some(1));
+    let said = said(&full);
+    let begin = format!("error: cannot keep packets in {at}/disk/buffer: No space left on device");
+    assert!(said.starts_with(&begin) && said.contains("hint: the disk has too little room for 64 MiB"), "{said}");
+    assert!(!net.socket().exists());
+}
+
+#[test]
 fn what_the_kernel_dropped_is_counted_to_the_packet() {
     let net = Net::new();
     let program = sh("tcpdump -y EN10MB -ddd udp dst port 7777 2>/dev/null").trim().replace('\n', ",");
@@ -463,9 +523,7 @@ fn memory_does_not_grow_under_a_flood() {
     let agent = net.agent(&["--buffer", "4Mi"]);
     let mut stalled = agent.client(&["stream", "--no-stdin"]).stdout(Stdio::piped()).spawn().expect("the agent runs");
     send(&net.pod, "10.9.0.1", 7777, "flood", 100_000, 1200);
-    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.child.id())).expect("its status");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
-    let peak: u64 = peak.expect("a number");
+    let peak = agent.memory("VmHWM");
     assert!((4 << 10..(8 + 4) << 10).contains(&peak), "{peak} KiB");
     until("all are counted", || agent.status("packets") + agent.status("drops") >= 100_000);
     let score = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", agent.child.id())).expect("its score");

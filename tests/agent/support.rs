@@ -159,6 +159,13 @@ impl Agent<'_> {
         name.split('.').fold(&status, |value, key| &value[key]).as_u64().unwrap_or_else(|| panic!("{name} in {status}"))
     }
 
+    /// KiB that it has in memory now (`VmRSS`) or had at the most (`VmHWM`).
+    pub fn memory(&self, what: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
+        let of = |line: &str| line.strip_prefix(what)?.strip_prefix(':')?.trim().strip_suffix(" kB")?.parse().ok();
+        status.lines().find_map(of).expect("a number")
+    }
+
     /// A session whose output goes to a file; it is complete once the agent has stopped.
     pub fn stream(&self, arguments: &[&str]) -> Stream {
         static COUNT: AtomicU32 = AtomicU32::new(0);
