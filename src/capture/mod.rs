@@ -15,6 +15,8 @@ pub mod file;
 pub mod filter;
 #[cfg(feature = "engine")]
 mod frame;
+#[cfg(feature = "agent")]
+pub mod interpreter;
 pub mod pcapng;
 #[cfg(feature = "engine")]
 mod section;
