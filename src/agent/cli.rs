@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::session::Start;
+use super::request::{Session, Start};
 use super::{Error, SOCKET, SOCKET_VARIABLE, client, daemon, log, master};
 use crate::capture::af_packet::{LEAST_RING, MOST_SNAPLEN};
 use crate::capture::bpf::Program;
@@ -39,6 +39,12 @@ Options of stream:
   --boot ID              the run of the agent that NUMBER is of; another one sends all it has
   --since SECONDS        start with the packets of the last so many seconds
   --now                  start with the next packet; the default is the oldest one there is
+  --until SECONDS        send only packets from before so many seconds ago, and end
+  --no-follow            send what there is, and end: --until 0
+  --filter PROGRAM       send only what this accepts, a compiled capture filter as for run
+  --filter-text TEXT     the same as pcap-filter text, only to be shown
+  --snaplen BYTES        send at most so much of a packet; 0 for all that there is (default 0)
+  --reader NAME          who reads, to be shown by status
   --heartbeat SECONDS    end if nothing comes on stdin for so long (default 15)
   --no-stdin             expect nothing on stdin, which is the default if it is /dev/null
 
@@ -144,7 +150,8 @@ fn run(mut words: Words, socket: PathBuf) -> Result<daemon::Options, Error> {
 }
 
 fn stream(mut words: Words, mut socket: PathBuf) -> Result<Command, Error> {
-    let mut options = client::Options { start: Start::All, heartbeat: Duration::from_secs(15), stdin: true };
+    let mut options = client::Options { session: Session::default(), heartbeat: Duration::from_secs(15), stdin: true };
+    let session = &mut options.session;
     let mut boot = None;
     let mut starts = Vec::new();
     while let Some(flag) = words.flag()? {
@@ -156,18 +163,27 @@ fn stream(mut words: Words, mut socket: PathBuf) -> Result<Command, Error> {
             "--boot" => boot = Some(words.parsed(&flag, "no boot id", |word| is_word(word).then(|| word.to_owned()))?),
             "--since" => starts.push(Start::Since(words.seconds(&flag)?.as_secs())),
             "--now" => starts.push(Start::Now),
+            "--until" => session.until = Some(words.seconds(&flag)?.as_secs()),
+            "--no-follow" => session.until = Some(0),
+            "--filter" => session.filter = Some(filter(&words.value(&flag)?)?),
+            "--filter-text" => session.filter_text = words.value(&flag)?,
+            "--snaplen" => session.snaplen = words.parsed(&flag, "no number of bytes", |word| word.parse().ok())?,
+            "--reader" => session.reader = words.value(&flag)?,
             "--heartbeat" => options.heartbeat = words.seconds(&flag)?,
             "--no-stdin" => options.stdin = false,
             "--socket" => socket = words.value(&flag)?.into(),
             _ => return Err(unknown(&flag)),
         }
     }
-    options.start = match (starts.pop(), boot) {
+    session.start = match (starts.pop(), boot) {
         (_, _) if !starts.is_empty() => return Err(Error::usage("only one of --from, --since and --now can be given")),
         (Some(Start::From(number, _)), boot) => Start::From(number, boot),
         (_, Some(_)) => return Err(Error::usage("--boot goes with --from only")),
         (start, None) => start.unwrap_or(Start::All),
     };
+    if session.until.is_some() && session.start == Start::Now {
+        return Err(Error::usage("--now starts where --until and --no-follow end: there is nothing between them"));
+    }
     Ok(Command::Stream(socket, options))
 }
 
@@ -308,7 +324,7 @@ mod tests {
     #[test]
     fn stream_starts_in_one_place() {
         let start = |line: &str| match parsed(line) {
-            Ok(Command::Stream(_, options)) => options.start,
+            Ok(Command::Stream(_, options)) => options.session.start,
             other => panic!("{other:?}"),
         };
         assert_eq!(start("stream"), Start::All);
@@ -317,6 +333,19 @@ mod tests {
         assert_eq!(start("stream --since 300"), Start::Since(300));
         assert_eq!(refusal("stream --now --since 3"), "only one of --from, --since and --now can be given");
         assert_eq!(refusal("stream --boot ab"), "--boot goes with --from only");
+    }
+
+    #[test]
+    fn stream_may_be_narrower_than_the_capture() {
+        let line = "stream --since 60 --until 9 --filter 1,6~0~0~1 --filter-text ip --snaplen 96 --reader me";
+        let words = line.split_whitespace().map(|word| OsString::from(word.replace('~', " ")));
+        let Ok(Command::Stream(_, options)) = parse(words, "/s".into()) else { panic!("no session") };
+        let filter = Some(Program::parse("1,6 0 0 1").unwrap());
+        let (filter_text, reader) = ("ip".to_owned(), "me".to_owned());
+        let start = Start::Since(60);
+        assert_eq!(options.session, Session { start, until: Some(9), filter, filter_text, snaplen: 96, reader });
+        let wrong = "--now starts where --until and --no-follow end: there is nothing between them";
+        assert_eq!(refusal("stream --now --no-follow"), wrong);
     }
 
     #[test]

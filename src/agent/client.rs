@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use super::session::{CHUNK, Start};
+use super::request::{Request, Session};
+use super::session::CHUNK;
 use super::{Error, log, process};
 use crate::capture::pcapng;
 
@@ -29,8 +30,8 @@ const NULL_DEVICE: u64 = 0x103;
 /// What `sniff-agent stream` was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Options {
-    /// Where to start.
-    pub(super) start: Start,
+    /// What to ask for.
+    pub(super) session: Session,
     /// How long the client may send nothing on stdin before it counts as gone.
     pub(super) heartbeat: Duration,
     /// False if nothing is expected on stdin, not even its end.
@@ -44,7 +45,7 @@ pub(super) struct Options {
 pub(super) fn stream(socket: &Path, options: &Options) -> Result<(), Error> {
     process::be_nice(process::SESSION);
     process::die_first();
-    let mut connection = ask(socket, &format!("stream {}", options.start.to_words()))?;
+    let mut connection = ask(socket, &Request::Stream(Box::new(options.session.clone())))?;
     let watched = options.stdin && !is_null(&io::stdin());
     if watched {
         let heartbeat = options.heartbeat;
@@ -90,7 +91,7 @@ pub(super) fn stream(socket: &Path, options: &Options) -> Result<(), Error> {
 /// If there is no daemon, or its answer cannot be passed on.
 pub(super) fn status(socket: &Path) -> Result<(), Error> {
     let mut answer = String::new();
-    let read = ask(socket, "status")?.read_to_string(&mut answer);
+    let read = ask(socket, &Request::Status)?.read_to_string(&mut answer);
     read.map_err(|cause| Error::new(format!("cannot read from the agent: {cause}")))?;
     match io::stdout().write_all(answer.as_bytes()) {
         Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => {
@@ -105,7 +106,7 @@ pub(super) fn status(socket: &Path) -> Result<(), Error> {
 /// # Errors
 /// If there is no daemon, or it does not go.
 pub(super) fn stop(socket: &Path) -> Result<(), Error> {
-    let mut connection = ask(socket, "stop")?;
+    let mut connection = ask(socket, &Request::Stop)?;
     let _ = connection.get_ref().set_read_timeout(Some(PATIENCE));
     match connection.read_to_end(&mut Vec::new()) {
         Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {
@@ -116,13 +117,13 @@ pub(super) fn stop(socket: &Path) -> Result<(), Error> {
 }
 
 /// Sends a request; returns the connection after its `ok`.
-fn ask(socket: &Path, request: &str) -> Result<BufReader<UnixStream>, Error> {
+fn ask(socket: &Path, request: &Request) -> Result<BufReader<UnixStream>, Error> {
     let mut connection = UnixStream::connect(socket).map_err(|cause| {
         Error::new(format!("cannot reach the agent on {}: {cause}", socket.display()))
             .hint("it runs as the first process of its container: sniff-agent run")
     })?;
-    let unanswered = |cause: io::Error| Error::new(format!("cannot ask the agent for {request:?}: {cause}"));
-    connection.write_all(format!("{request}\n").as_bytes()).map_err(unanswered)?;
+    let unanswered = |cause: io::Error| Error::new(format!("cannot ask the agent: {cause}"));
+    connection.write_all(format!("{}\n", request.to_line()).as_bytes()).map_err(unanswered)?;
     let mut connection = BufReader::with_capacity(CHUNK, connection);
     let mut answer = String::new();
     connection.read_line(&mut answer).map_err(unanswered)?;

@@ -12,6 +12,8 @@ use super::disk::Disk;
 use super::json::{self, Object};
 use super::master::Master;
 use super::process::{self, Signals};
+use super::reader::Count;
+use super::request::Session;
 use super::{Error, log, session};
 use crate::capture::af_packet::{self, Capture, Frame};
 use crate::capture::bpf::Program;
@@ -72,8 +74,12 @@ pub(super) struct Daemon {
     pub(super) options: Options,
     /// Tells this run of the agent, and so its packet numbers, from every other.
     pub(super) boot: String,
-    ring: usize,
-    started: Instant,
+    pub(super) ring: usize,
+    /// Name of what captures.
+    pub(super) backend: &'static str,
+    pub(super) started: Instant,
+    /// The same, in nanoseconds since the Unix epoch.
+    pub(super) began: u64,
     state: Mutex<State>,
     /// Signalled when there are packets, and when the agent ends.
     changed: Condvar,
@@ -86,13 +92,19 @@ pub(super) struct State {
     pub(super) master: Master,
     pub(super) taps: Vec<Tap>,
     pub(super) phase: Phase,
-    sessions: usize,
+    pub(super) sessions: Vec<Sitting>,
+    /// How many sessions there were.
+    seats: u64,
     /// When the last session ended, or the agent started.
-    alone_since: Instant,
+    pub(super) alone_since: Instant,
     /// Frames that the kernel dropped.
-    dropped: u64,
+    pub(super) dropped: u64,
     /// Packets that were flushed before a session read them, once for each session.
     pub(super) missed: u64,
+    /// Frames that the capture filter left out, if somebody counts them.
+    pub(super) filtered: Option<u64>,
+    /// Packets longer than the snaplen.
+    pub(super) cut: u64,
     /// The interface of the last frame: the kernel does not say where it dropped one, and that is the likeliest.
     last: usize,
 }
@@ -123,8 +135,23 @@ pub(super) enum Phase {
     Ended(String),
 }
 
+/// A session, as status tells of it.
+#[derive(Debug)]
+pub(super) struct Sitting {
+    seat: u64,
+    /// When it began, in nanoseconds since the Unix epoch.
+    pub(super) since: u64,
+    pub(super) wanted: Session,
+    pub(super) count: Count,
+    /// Bytes handed over to it.
+    pub(super) bytes: u64,
+}
+
 /// A session that counts until it is dropped.
-pub(super) struct Seat<'a>(&'a Daemon);
+pub(super) struct Seat<'a> {
+    daemon: &'a Daemon,
+    number: u64,
+}
 
 /// Captures until told to stop, or until nobody has come for long.
 ///
@@ -160,17 +187,22 @@ impl Daemon {
             master,
             taps: Vec::new(),
             phase: Phase::Capturing,
-            sessions: 0,
+            sessions: Vec::new(),
+            seats: 0,
             alone_since: Instant::now(),
             dropped: 0,
             missed: 0,
+            filtered: None,
+            cut: 0,
             last: 0,
         };
         Self {
             options,
             boot,
             ring,
+            backend: "af_packet",
             started: Instant::now(),
+            began: now(),
             state: Mutex::new(state),
             changed: Condvar::new(),
             connections: AtomicUsize::new(0),
@@ -257,7 +289,7 @@ impl Daemon {
         loop {
             match &state.phase {
                 Phase::Capturing => {
-                    let alone = state.sessions == 0 && state.alone_since.elapsed() >= self.options.ttl;
+                    let alone = state.sessions.is_empty() && state.alone_since.elapsed() >= self.options.ttl;
                     if alone && self.started.elapsed() >= self.options.armed_for {
                         drop(state);
                         self.stop(&format!("no session for {} s", self.options.ttl.as_secs()));
@@ -267,7 +299,7 @@ impl Daemon {
                 Phase::Stopping(_) => {}
                 Phase::Ended(_) => {
                     let since = *ended.get_or_insert_with(Instant::now);
-                    if state.sessions == 0 || since.elapsed() >= GRACE {
+                    if state.sessions.is_empty() || since.elapsed() >= GRACE {
                         return;
                     }
                 }
@@ -308,12 +340,16 @@ impl Daemon {
     }
 
     /// A place for one more session, unless all are taken.
-    pub(super) fn seat(&self) -> Option<Seat<'_>> {
+    pub(super) fn seat(&self, wanted: &Session) -> Option<Seat<'_>> {
         let mut state = self.lock();
-        (state.sessions < MOST_SESSIONS).then(|| {
-            state.sessions += 1;
-            Seat(self)
-        })
+        if state.sessions.len() >= MOST_SESSIONS {
+            return None;
+        }
+        state.seats += 1;
+        let number = state.seats;
+        let wanted = Session { filter: None, ..wanted.clone() };
+        state.sessions.push(Sitting { seat: number, since: now(), wanted, count: Count::default(), bytes: 0 });
+        Some(Seat { daemon: self, number })
     }
 
     fn greeting(&self) -> String {
@@ -334,50 +370,8 @@ impl Daemon {
         )
     }
 
-    /// What `sniff-agent status` prints.
-    pub(super) fn status(&self) -> String {
-        let state = self.lock();
-        let (first, next) = (state.master.first(), state.master.next());
-        let span = state.master.oldest().map_or(0, |oldest| now().saturating_sub(oldest));
-        let taps = state.taps.iter().map(|tap| {
-            Object::new()
-                .text("name", &tap.name)
-                .raw("link", tap.link)
-                .raw("received", tap.received)
-                .raw("dropped", tap.dropped)
-                .end()
-        });
-        Object::new()
-            .text("version", env!("CARGO_PKG_VERSION"))
-            .raw("protocol", pcapng::PROTOCOL)
-            .text("boot", &self.boot)
-            .text("pod", &self.options.pod)
-            .raw("age", self.started.elapsed().as_secs())
-            .raw("packets", next - 1)
-            .raw("first", first)
-            .raw("next", next)
-            .raw("drops", state.dropped)
-            .raw("missed", state.missed)
-            .raw(
-                "buffer",
-                Object::new()
-                    .raw("used", state.master.used())
-                    .raw("size", state.master.size())
-                    .text("on", if state.master.is_on_disk() { "disk" } else { "memory" })
-                    .end(),
-            )
-            .raw("ring", self.ring)
-            .raw("span", format_args!("{}.{:03}", span / 1_000_000_000, span / 1_000_000 % 1000))
-            .raw("sessions", state.sessions)
-            .text("filter", &self.options.filter_text)
-            .raw("snaplen", self.options.snaplen)
-            .raw("ttl", self.options.ttl.as_secs())
-            .list("interfaces", taps)
-            .end()
-    }
-
     /// The hello of a session.
-    pub(super) fn hello(&self, state: &State) -> String {
+    pub(super) fn hello(&self, state: &State, wanted: &Session) -> String {
         Object::new()
             .text("version", env!("CARGO_PKG_VERSION"))
             .raw("protocol", pcapng::PROTOCOL)
@@ -389,14 +383,25 @@ impl Daemon {
             .text("filter", &self.options.filter_text)
             .raw("snaplen", self.options.snaplen)
             .raw("buffer", state.master.size())
+            .raw("filtered", wanted.is_filtered())
             .end()
+    }
+}
+
+impl Seat<'_> {
+    /// Takes note of what the session has had so far, and of bytes that it gets now.
+    pub(super) fn report(&self, state: &mut State, count: &Count, bytes: usize) {
+        let Some(sitting) = state.sessions.iter_mut().find(|sitting| sitting.seat == self.number) else { return };
+        state.missed += count.missed - sitting.count.missed;
+        sitting.count = *count;
+        sitting.bytes += bytes as u64;
     }
 }
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.sessions -= 1;
+        let mut state = self.daemon.lock();
+        state.sessions.retain(|sitting| sitting.seat != self.number);
         state.alone_since = Instant::now();
     }
 }
@@ -409,6 +414,8 @@ impl State {
             return;
         };
         self.last = at;
+        let captured = frame.data.0.len() + frame.data.1.map_or(0, |tag| tag.len()) + frame.data.2.len();
+        self.cut += u64::from(captured < frame.len as usize);
         let tap = &mut self.taps[at];
         let (addresses, tag, rest) = &frame.data;
         self.master.push(Packet {

@@ -25,7 +25,9 @@ mod json;
 mod master;
 mod process;
 mod reader;
+mod request;
 mod session;
+mod status;
 
 use std::fmt;
 use std::io::Write;

@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use kubectl_sniff::capture::decoder::Decoder;
 use kubectl_sniff::capture::{Batch, Note};
-use support::{Block, Killed, Net, binary, build, exit_code, ids, marked, packets, said, send, sender, sh, until};
+use support::{
+    Block, Killed, Net, binary, build, exit_code, filtered, ids, marked, packets, program, said, send, sender, sh,
+    until,
+};
 
 /// `1..=last`.
 fn numbers(last: u64) -> Vec<u64> {
@@ -124,13 +127,13 @@ fn vlan_tags_are_put_back() {
 #[test]
 fn no_packet_gets_past_the_filter() {
     let net = Net::new();
-    let program = sh("tcpdump -y EN10MB -ddd udp dst port 7777 2>/dev/null").trim().replace('\n', ",");
+    let filter = program("udp dst port 7777");
     let mut noise = sender(&net.peer, "10.9.0.2", 9, "noise", usize::MAX >> 1, 20).spawn().map(Killed);
     let Killed(noise) = noise.as_mut().expect("ip runs");
     let counter = format!("ip netns exec {} cat /sys/class/net/eth0/statistics/tx_packets", net.peer);
     until("there is noise", || sh(&counter).trim().parse::<u64>().expect("a number") > 1000);
     // What slips in between two system calls does so rarely: many starts.
-    let start = || net.agent(&["--filter", &program, "--filter-text", "udp dst port 7777"]);
+    let start = || net.agent(&["--filter", &filter, "--filter-text", "udp dst port 7777"]);
     for _ in 0..15 {
         let mut agent = start();
         assert_eq!(agent.status("packets"), 0);
@@ -150,8 +153,8 @@ fn no_packet_gets_past_the_filter() {
 #[test]
 fn a_filter_holds_on_interfaces_without_ethernet() {
     let net = Net::new();
-    let program = sh("tcpdump -y EN10MB -ddd udp dst port 7777 2>/dev/null").trim().replace('\n', ",");
-    let mut agent = net.agent(&["--filter", &program]);
+    let filter = program("udp dst port 7777");
+    let mut agent = net.agent(&["--filter", &filter]);
     let stream = agent.stream(&[]);
     // Also an interface that comes later than the agent.
     let script = "import fcntl, socket, struct, subprocess\n\
@@ -269,8 +272,8 @@ fn a_disk_that_is_full_is_told_at_the_start() {
 #[test]
 fn what_the_kernel_dropped_is_counted_to_the_packet() {
     let net = Net::new();
-    let program = sh("tcpdump -y EN10MB -ddd udp dst port 7777 2>/dev/null").trim().replace('\n', ",");
-    let mut agent = net.agent(&["--ring", "512Ki", "--filter", &program]);
+    let filter = program("udp dst port 7777");
+    let mut agent = net.agent(&["--ring", "512Ki", "--filter", &filter]);
     let stream = agent.stream(&[]);
     send(&net.pod, "10.9.0.1", 7777, "before", 10, 1000);
     stream.await_marks("before", 10);
@@ -297,7 +300,8 @@ fn what_the_kernel_dropped_is_counted_to_the_packet() {
 fn the_plugin_reads_what_the_agent_writes() {
     let net = Net::new();
     let mut agent = net.agent(&["--snaplen", "100"]);
-    let stream = agent.stream(&["--from", "1"]);
+    let filter = program("udp");
+    let stream = agent.stream(&["--from", "1", "--filter", &filter]);
     send(&net.peer, "10.9.0.2", 7777, "x", 100, 200);
     stream.await_marks("x", 100);
     agent.stop();
@@ -315,6 +319,8 @@ fn the_plugin_reads_what_the_agent_writes() {
     assert_eq!(batch.interfaces[1].pod.as_deref(), Some("shop/web-1"));
     assert!(matches!(&batch.notes[0], Note::Hello(json) if json.contains("\"protocol\":1")), "{:?}", batch.notes);
     assert!(matches!(batch.notes.last(), Some(Note::End(json)) if json.contains("asked to stop")), "{:?}", batch.notes);
+    let left_out = |note: &Note| matches!(note, Note::Filtered { from: 1, next, count } if next - 1 > *count);
+    assert!(batch.notes.iter().any(left_out), "{:?}", batch.notes);
 }
 
 #[test]
@@ -381,6 +387,148 @@ fn a_cut_session_resumes_where_it_was() {
 }
 
 #[test]
+fn a_session_may_only_look_back() {
+    let net = Net::new();
+    let mut agent = net.agent(&["--filter", &program("udp")]);
+    send(&net.pod, "10.9.0.1", 7777, "old", 100, 10);
+    std::thread::sleep(Duration::from_millis(2500));
+    send(&net.pod, "10.9.0.1", 7777, "new", 100, 10);
+    // What was sent before it asks, it gets, though the ring may still hold it.
+    let all = agent.look_back(&["--no-follow"]);
+    let next = packets(&all).len() as u64 + 1;
+    assert_eq!((marked(&all, "old").len(), marked(&all, "new").len()), (100, 100));
+    let Some(Block::End(end)) = all.last() else { panic!("no end") };
+    assert_eq!(end, &serde_json::json!({"next": next, "why": "no more was asked for", "asked": true}));
+
+    let old = agent.look_back(&["--until", "2"]);
+    let new = agent.look_back(&["--since", "2", "--no-follow"]);
+    let part = agent.look_back(&["--from", "11", "--until", "2"]);
+    let none = agent.look_back(&["--since", "2", "--until", "60"]);
+    assert_eq!((marked(&old, "old").len(), marked(&old, "new").len()), (100, 0));
+    assert_eq!((marked(&new, "old").len(), marked(&new, "new").len()), (0, 100));
+    assert_eq!(ids(&part), ids(&old)[10..]);
+    assert!(packets(&none).is_empty());
+    let last = packets(&old).len() as u64;
+    assert_eq!((ids(&old), ids(&new)), (numbers(last), (last + 1..next).collect()));
+    assert!(matches!(old.last(), Some(Block::End(end)) if end["next"] == last + 1));
+    assert_eq!(agent.sessions(), 0);
+    agent.stop();
+}
+
+#[test]
+fn a_session_may_have_a_filter_of_its_own() {
+    let net = Net::new();
+    let mut agent = net.agent(&["--filter", &program("udp"), "--filter-text", "udp"]);
+    let filter = program("udp dst port 7778");
+    let options = ["--filter", &filter, "--filter-text", "udp dst port 7778", "--snaplen", "60"];
+    let narrow = agent.stream(&options);
+    let wide = agent.stream(&[]);
+    for _ in 0..20 {
+        send(&net.pod, "10.9.0.1", 7777, "other", 50, 100);
+        send(&net.pod, "10.9.0.1", 7778, "wanted", 5, 100);
+    }
+    narrow.await_marks("wanted", 100);
+    wide.await_marks("other", 1000);
+    let told = agent.told();
+    agent.stop();
+    let (narrow, wide) = (narrow.end(), wide.end());
+
+    // The same packets under the same numbers, but shorter.
+    assert_eq!((packets(&narrow).len(), packets(&wide).len()), (100, 1100));
+    assert_eq!(ids(&narrow), marked(&wide, "wanted").iter().map(|packet| packet.id).collect::<Vec<_>>());
+    for packet in packets(&narrow) {
+        let whole = packets(&wide)[packet.id as usize - 1];
+        assert_eq!(packet, &support::Packet { data: whole.data[..60].to_vec(), ..whole.clone() });
+    }
+    // Each number is accounted for: sent, or left out.
+    assert_eq!((&hello(&narrow)["filtered"], &hello(&wide)["filtered"]), (&true.into(), &false.into()));
+    assert_eq!(filtered(&wide), []);
+    let notes = filtered(&narrow);
+    assert_eq!(notes.iter().map(|(_, _, count)| count).sum::<u64>(), 1000);
+    let mut due = 1;
+    for (from, next, count) in notes {
+        assert_eq!(from, due);
+        let sent = ids(&narrow).iter().filter(|id| (from..next).contains(id)).count() as u64;
+        assert_eq!(sent + count, next - from);
+        due = next;
+    }
+    assert!(matches!(narrow.last(), Some(Block::End(end)) if end["next"] == 1101));
+    assert!(narrow.iter().any(|block| matches!(block, Block::Interface { snaplen: 60, .. })));
+
+    let of = |filter: &str| {
+        let sessions = told["sessions"].as_array().expect("a list");
+        sessions.iter().find(|session| session["filter"] == filter).expect("a session").clone()
+    };
+    assert_eq!(
+        (&of("udp dst port 7778")["packets"], &of("udp dst port 7778")["filtered"]),
+        (&100.into(), &1000.into())
+    );
+    assert_eq!(of("udp dst port 7778")["snaplen"], 60);
+}
+
+#[test]
+fn what_a_filtered_session_misses_is_not_what_its_filter_left_out() {
+    let net = Net::new();
+    let mut agent = net.agent(&["--buffer", "1Mi"]);
+    send(&net.pod, "10.9.0.1", 7777, "much", 5000, 1000);
+    until("packets", || agent.status("packets") + agent.status("drops") >= 5000);
+    let filter = program("udp[11] = 0");
+    let blocks = agent.rest(&["--from", "3", "--filter", &filter]);
+    let [(3, count)] = flushed(&blocks)[..] else { panic!("{:?}", flushed(&blocks)) };
+    let notes = filtered(&blocks);
+    assert_eq!((packets(&blocks).len(), notes.first().map(|note| note.0)), (0, Some(3 + count)));
+    let Some(Block::End(end)) = blocks.last() else { panic!("no end") };
+    assert_eq!(notes.last().map(|note| note.1), end["next"].as_u64());
+    assert_eq!(
+        notes.iter().map(|(_, _, count)| count).sum::<u64>() + count + 3,
+        end["next"].as_u64().expect("a number")
+    );
+}
+
+#[test]
+fn status_tells_all_that_there_is_to_tell() {
+    let net = Net::new();
+    let filter = program("udp");
+    let options = ["--filter", &filter, "--filter-text", "udp", "--snaplen", "64", "--buffer", "1Mi"];
+    let agent = net.agent(&[&options[..], &["--ttl", "40", "--armed-for", "600"]].concat());
+    let told = agent.told();
+    assert!(told["first_time"].is_null() && told["last_time"].is_null() && told["filtered"].is_null());
+    assert!((580..=600).contains(&told["leaves"].as_u64().expect("a number")), "{told}");
+    let slow = agent.client(&["stream", "--no-stdin", "--reader", "slow"]).stdout(Stdio::piped()).spawn();
+    let _slow = Killed(slow.expect("the agent runs"));
+    until("the first session", || agent.sessions() == 1);
+    let quick = agent.stream(&["--reader", "me@my-laptop"]);
+    send(&net.pod, "10.9.0.1", 7777, "x", 2000, 20);
+    for round in 1..=10 {
+        send(&net.pod, "10.9.0.1", 7777, "much", 2000, 1000);
+        quick.await_marks("much", round * 2000);
+    }
+    until("the slow one is lapped", || agent.status("flushed") > 10_000);
+
+    let told = agent.told();
+    let number = |key: &str| told[key].as_f64().unwrap_or_else(|| panic!("{key} in {told}"));
+    assert_eq!((number("packets"), number("next"), number("cut")), (22_000.0, 22_001.0, 20_000.0));
+    assert_eq!(number("first"), number("flushed") + 1.0);
+    assert!(number("started") <= number("first_time") && number("first_time") <= number("last_time"), "{told}");
+    assert_eq!((number("drops"), number("ttl"), number("snaplen")), (0.0, 40.0, 64.0));
+    assert!((599.0..=601.0).contains(&(number("armed_until") - number("started"))), "{told}");
+    assert!((1_000_000.0..8_000_000.0).contains(&number("memory")), "{told}");
+    assert_eq!(
+        (&told["pod"], &told["backend"], &told["filter"]),
+        (&"shop/web-1".into(), &"af_packet".into(), &"udp".into())
+    );
+    assert_eq!(
+        (&told["buffer"]["on"], &told["phase"], &told["leaves"]),
+        (&"memory".into(), &"capturing".into(), &().into())
+    );
+    assert!(told["boot"].as_str().is_some_and(|boot| boot.len() == 36));
+    let [slow, quick] = &told["sessions"].as_array().expect("a list")[..] else { panic!("{told}") };
+    assert_eq!((&slow["reader"], &quick["reader"]), (&"slow".into(), &"me@my-laptop".into()));
+    assert_eq!((&quick["packets"], &quick["missed"], &quick["follows"]), (&22_000.into(), &0.into(), &true.into()));
+    assert!(quick["bytes"].as_u64() > Some(22_000 * 100) && slow["bytes"].as_u64() < quick["bytes"].as_u64(), "{told}");
+}
+
+#[test]
 fn an_idle_session_has_a_heartbeat_and_a_stopped_one_an_end() {
     let net = Net::new();
     let mut agent = net.agent(&[]);
@@ -439,7 +587,7 @@ fn a_stream_ends_with_its_client() {
     // A client that is killed leaves no session behind.
     alive.kill().expect("a child");
     alive.wait().expect("a child");
-    until("no session is left", || agent.status("sessions") == 0);
+    until("no session is left", || agent.sessions() == 0);
 }
 
 #[test]
@@ -451,7 +599,7 @@ fn sessions_are_limited() {
     assert_eq!(ninth.status.code(), Some(1));
     assert_eq!(said(&ninth), "error: the agent already serves 8 sessions, its limit\n");
     drop(sessions);
-    until("no session is left", || agent.status("sessions") == 0);
+    until("no session is left", || agent.sessions() == 0);
     drop(agent.stream(&[]));
 }
 
