@@ -44,6 +44,7 @@ Options of stream:
   --filter PROGRAM       send only what this accepts, a compiled capture filter as for run
   --filter-text TEXT     the same as pcap-filter text, only to be shown
   --snaplen BYTES        send at most so much of a packet; 0 for all that there is (default 0)
+  --compress lz4         send the stream as an LZ4 frame
   --reader NAME          who reads, to be shown by status
   --heartbeat SECONDS    end if nothing comes on stdin for so long (default 15)
   --no-stdin             expect nothing on stdin, which is the default if it is /dev/null
@@ -150,7 +151,12 @@ fn run(mut words: Words, socket: PathBuf) -> Result<daemon::Options, Error> {
 }
 
 fn stream(mut words: Words, mut socket: PathBuf) -> Result<Command, Error> {
-    let mut options = client::Options { session: Session::default(), heartbeat: Duration::from_secs(15), stdin: true };
+    let mut options = client::Options {
+        session: Session::default(),
+        compress: false,
+        heartbeat: Duration::from_secs(15),
+        stdin: true,
+    };
     let session = &mut options.session;
     let mut boot = None;
     let mut starts = Vec::new();
@@ -168,6 +174,14 @@ fn stream(mut words: Words, mut socket: PathBuf) -> Result<Command, Error> {
             "--filter" => session.filter = Some(filter(&words.value(&flag)?)?),
             "--filter-text" => session.filter_text = words.value(&flag)?,
             "--snaplen" => session.snaplen = words.parsed(&flag, "no number of bytes", |word| word.parse().ok())?,
+            "--compress" => {
+                let wrong = "neither lz4 nor none";
+                options.compress = words.parsed(&flag, wrong, |word| match word {
+                    "lz4" => Some(true),
+                    "none" => Some(false),
+                    _ => None,
+                })?;
+            }
             "--reader" => session.reader = words.value(&flag)?,
             "--heartbeat" => options.heartbeat = words.seconds(&flag)?,
             "--no-stdin" => options.stdin = false,

@@ -17,6 +17,8 @@ pub mod filter;
 mod frame;
 #[cfg(feature = "agent")]
 pub mod interpreter;
+#[cfg(feature = "engine")]
+mod lz4;
 pub mod pcapng;
 #[cfg(feature = "engine")]
 mod section;

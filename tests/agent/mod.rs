@@ -486,6 +486,38 @@ fn what_a_filtered_session_misses_is_not_what_its_filter_left_out() {
 }
 
 #[test]
+fn a_compressed_stream_is_the_same_and_comes_as_soon() {
+    let net = Net::new();
+    let mut agent = net.agent(&["--filter", &program("udp")]);
+    let plain = agent.stream(&[]);
+    let path = net.folder.path().join("packed");
+    let packed =
+        agent.client(&["stream", "--compress", "lz4"]).stdout(std::fs::File::create(&path).expect("a file")).spawn();
+    let mut packed = packed.expect("the agent runs");
+    let unpacked = || {
+        let mut batch = Batch { bytes: std::fs::read(&path).expect("its file"), ..Batch::default() };
+        Decoder::new("agent").decode(&mut batch, 0).expect("a capture");
+        batch
+    };
+    // Nothing waits for a block to be full.
+    send(&net.pod, "10.9.0.1", 7777, "one", 1, 10);
+    until("the first packet", || unpacked().frames.len() == 1);
+    send(&net.pod, "10.9.0.1", 7777, "many", 2000, 500);
+    plain.await_marks("many", 2000);
+    agent.stop();
+    assert_eq!(exit_code(&mut packed), Some(0));
+    let (plain, batch) = (plain.end(), unpacked());
+    let expected: Vec<_> = packets(&plain).iter().map(|packet| packet.data.clone()).collect();
+    assert!(batch.frames().map(|frame| frame.data.to_vec()).eq(expected));
+    assert!(matches!(batch.notes.last(), Some(Note::End(_))), "{:?}", batch.notes);
+    let size = std::fs::metadata(&path).expect("its file").len();
+    assert!(size < 2000 * 500 / 5, "{size}");
+    // It is a frame as `lz4` knows it, from the first byte to the last.
+    let bytes = std::fs::read(&path).expect("its file");
+    assert_eq!((&bytes[..4], &bytes[bytes.len() - 4..]), (&[0x04, 0x22, 0x4d, 0x18][..], &[0; 4][..]));
+}
+
+#[test]
 fn status_tells_all_that_there_is_to_tell() {
     let net = Net::new();
     let filter = program("udp");
@@ -697,7 +729,7 @@ fn the_binary_of_the_image_needs_nothing_and_is_small() {
 }
 
 #[test]
-fn the_agent_depends_on_libc_alone() {
+fn the_agent_depends_on_little_but_libc() {
     let tree = Command::new(env!("CARGO"))
         .args(["tree", "--no-default-features", "--features", "agent", "--edges", "normal", "--prefix", "none"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -705,5 +737,5 @@ fn the_agent_depends_on_libc_alone() {
         .expect("cargo runs");
     let tree = String::from_utf8_lossy(&tree.stdout).into_owned();
     let names: Vec<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
-    assert_eq!(names, ["kubectl-sniff", "libc"]);
+    assert_eq!(names, ["kubectl-sniff", "libc", "lz4_flex", "twox-hash"]);
 }
