@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::session::Start;
+use super::request::{Session, Start};
 use super::{Error, SOCKET, SOCKET_VARIABLE, client, daemon, log, master};
 use crate::capture::af_packet::{LEAST_RING, MOST_SNAPLEN};
 use crate::capture::bpf::Program;
@@ -27,7 +27,9 @@ Options of run:
                          ends (`1,6 0 0 262144`), or the name of a file that holds it
   --filter-text TEXT     the same as pcap-filter text, only to be shown
   --snaplen BYTES        keep at most so much of a packet; 0 for all (default 0)
-  --buffer SIZE          memory for packets, such as 16Mi (default 16Mi, at least 1Mi)
+  --buffer SIZE          room for packets, such as 16Mi (default 16Mi, at least 1Mi)
+  --buffer-on WHERE      memory or disk (default memory); on disk it takes some 2 MiB of memory, whatever its size
+  --buffer-file FILE     the file on disk; it must not exist, and is gone with the agent (default /sniff-agent.buffer)
   --ring SIZE            memory shared with the kernel (default 2Mi, at least 512Ki)
   --ttl SECONDS          leave after so long without a session (default 300)
   --armed-for SECONDS    but not sooner than this after the start (default 0)
@@ -37,12 +39,22 @@ Options of stream:
   --boot ID              the run of the agent that NUMBER is of; another one sends all it has
   --since SECONDS        start with the packets of the last so many seconds
   --now                  start with the next packet; the default is the oldest one there is
+  --until SECONDS        send only packets from before so many seconds ago, and end
+  --no-follow            send what there is, and end: --until 0
+  --filter PROGRAM       send only what this accepts, a compiled capture filter as for run
+  --filter-text TEXT     the same as pcap-filter text, only to be shown
+  --snaplen BYTES        send at most so much of a packet; 0 for all that there is (default 0)
+  --compress lz4         send the stream as an LZ4 frame
+  --reader NAME          who reads, to be shown by status
   --heartbeat SECONDS    end if nothing comes on stdin for so long (default 15)
   --no-stdin             expect nothing on stdin, which is the default if it is /dev/null
 
 Options of all:
   --socket PATH          where the agent listens (default $SNIFF_AGENT_SOCKET or /dev/sniff-agent.sock)
 ";
+
+/// Where the master PCAP is on disk unless told otherwise: in the container's own root.
+const BUFFER_FILE: &str = "/sniff-agent.buffer";
 
 /// A parsed command line.
 #[derive(Debug, PartialEq, Eq)]
@@ -98,11 +110,13 @@ fn run(mut words: Words, socket: PathBuf) -> Result<daemon::Options, Error> {
         filter_text: String::new(),
         snaplen: MOST_SNAPLEN,
         buffer: 16 << 20,
+        buffer_file: None,
         ring: 2 << 20,
         ttl: Duration::from_mins(5),
         armed_for: Duration::ZERO,
         socket,
     };
+    let (mut on_disk, mut file) = (false, None);
     while let Some(flag) = words.flag()? {
         match flag.as_str() {
             "--pod" => options.pod = words.parsed(&flag, "no NAMESPACE/NAME", pod)?,
@@ -113,6 +127,14 @@ fn run(mut words: Words, socket: PathBuf) -> Result<daemon::Options, Error> {
                 options.snaplen = if snaplen == 0 { MOST_SNAPLEN } else { snaplen.min(MOST_SNAPLEN) };
             }
             "--buffer" => options.buffer = words.size(&flag, master::LEAST)?,
+            "--buffer-on" => {
+                on_disk = words.parsed(&flag, "neither memory nor disk", |word| match word {
+                    "memory" => Some(false),
+                    "disk" => Some(true),
+                    _ => None,
+                })?;
+            }
+            "--buffer-file" => file = Some(PathBuf::from(words.value(&flag)?)),
             "--ring" => options.ring = words.size(&flag, LEAST_RING)?,
             "--ttl" => options.ttl = words.seconds(&flag)?,
             "--armed-for" => options.armed_for = words.seconds(&flag)?,
@@ -120,11 +142,22 @@ fn run(mut words: Words, socket: PathBuf) -> Result<daemon::Options, Error> {
             _ => return Err(unknown(&flag)),
         }
     }
+    options.buffer_file = match (on_disk, file) {
+        (true, file) => Some(file.unwrap_or_else(|| BUFFER_FILE.into())),
+        (false, None) => None,
+        (false, Some(_)) => return Err(Error::usage("--buffer-file goes with --buffer-on disk only")),
+    };
     Ok(options)
 }
 
 fn stream(mut words: Words, mut socket: PathBuf) -> Result<Command, Error> {
-    let mut options = client::Options { start: Start::All, heartbeat: Duration::from_secs(15), stdin: true };
+    let mut options = client::Options {
+        session: Session::default(),
+        compress: false,
+        heartbeat: Duration::from_secs(15),
+        stdin: true,
+    };
+    let session = &mut options.session;
     let mut boot = None;
     let mut starts = Vec::new();
     while let Some(flag) = words.flag()? {
@@ -136,18 +169,35 @@ fn stream(mut words: Words, mut socket: PathBuf) -> Result<Command, Error> {
             "--boot" => boot = Some(words.parsed(&flag, "no boot id", |word| is_word(word).then(|| word.to_owned()))?),
             "--since" => starts.push(Start::Since(words.seconds(&flag)?.as_secs())),
             "--now" => starts.push(Start::Now),
+            "--until" => session.until = Some(words.seconds(&flag)?.as_secs()),
+            "--no-follow" => session.until = Some(0),
+            "--filter" => session.filter = Some(filter(&words.value(&flag)?)?),
+            "--filter-text" => session.filter_text = words.value(&flag)?,
+            "--snaplen" => session.snaplen = words.parsed(&flag, "no number of bytes", |word| word.parse().ok())?,
+            "--compress" => {
+                let wrong = "neither lz4 nor none";
+                options.compress = words.parsed(&flag, wrong, |word| match word {
+                    "lz4" => Some(true),
+                    "none" => Some(false),
+                    _ => None,
+                })?;
+            }
+            "--reader" => session.reader = words.value(&flag)?,
             "--heartbeat" => options.heartbeat = words.seconds(&flag)?,
             "--no-stdin" => options.stdin = false,
             "--socket" => socket = words.value(&flag)?.into(),
             _ => return Err(unknown(&flag)),
         }
     }
-    options.start = match (starts.pop(), boot) {
+    session.start = match (starts.pop(), boot) {
         (_, _) if !starts.is_empty() => return Err(Error::usage("only one of --from, --since and --now can be given")),
         (Some(Start::From(number, _)), boot) => Start::From(number, boot),
         (_, Some(_)) => return Err(Error::usage("--boot goes with --from only")),
         (start, None) => start.unwrap_or(Start::All),
     };
+    if session.until.is_some() && session.start == Start::Now {
+        return Err(Error::usage("--now starts where --until and --no-follow end: there is nothing between them"));
+    }
     Ok(Command::Stream(socket, options))
 }
 
@@ -277,9 +327,18 @@ mod tests {
     }
 
     #[test]
+    fn the_buffer_is_in_one_place() {
+        assert_eq!(run_options("run --buffer-on memory").buffer_file, None);
+        assert_eq!(run_options("run --buffer-on disk").buffer_file, Some(BUFFER_FILE.into()));
+        assert_eq!(run_options("run --buffer-file /x/y --buffer-on disk").buffer_file, Some("/x/y".into()));
+        assert_eq!(refusal("run --buffer-file /x"), "--buffer-file goes with --buffer-on disk only");
+        assert_eq!(refusal("run --buffer-on tape"), "--buffer-on: \"tape\" is neither memory nor disk");
+    }
+
+    #[test]
     fn stream_starts_in_one_place() {
         let start = |line: &str| match parsed(line) {
-            Ok(Command::Stream(_, options)) => options.start,
+            Ok(Command::Stream(_, options)) => options.session.start,
             other => panic!("{other:?}"),
         };
         assert_eq!(start("stream"), Start::All);
@@ -288,6 +347,19 @@ mod tests {
         assert_eq!(start("stream --since 300"), Start::Since(300));
         assert_eq!(refusal("stream --now --since 3"), "only one of --from, --since and --now can be given");
         assert_eq!(refusal("stream --boot ab"), "--boot goes with --from only");
+    }
+
+    #[test]
+    fn stream_may_be_narrower_than_the_capture() {
+        let line = "stream --since 60 --until 9 --filter 1,6~0~0~1 --filter-text ip --snaplen 96 --reader me";
+        let words = line.split_whitespace().map(|word| OsString::from(word.replace('~', " ")));
+        let Ok(Command::Stream(_, options)) = parse(words, "/s".into()) else { panic!("no session") };
+        let filter = Some(Program::parse("1,6 0 0 1").unwrap());
+        let (filter_text, reader) = ("ip".to_owned(), "me".to_owned());
+        let start = Start::Since(60);
+        assert_eq!(options.session, Session { start, until: Some(9), filter, filter_text, snaplen: 96, reader });
+        let wrong = "--now starts where --until and --no-follow end: there is nothing between them";
+        assert_eq!(refusal("stream --now --no-follow"), wrong);
     }
 
     #[test]

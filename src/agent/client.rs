@@ -1,7 +1,7 @@
 //! The commands that `kubectl exec` runs beside the daemon: they ask it over its socket.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
@@ -9,7 +9,10 @@ use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use super::session::{CHUNK, Start};
+use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
+
+use super::request::{Request, Session};
+use super::session::CHUNK;
 use super::{Error, log, process};
 use crate::capture::pcapng;
 
@@ -29,8 +32,10 @@ const NULL_DEVICE: u64 = 0x103;
 /// What `sniff-agent stream` was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Options {
-    /// Where to start.
-    pub(super) start: Start,
+    /// What to ask for.
+    pub(super) session: Session,
+    /// Compress what is sent.
+    pub(super) compress: bool,
     /// How long the client may send nothing on stdin before it counts as gone.
     pub(super) heartbeat: Duration,
     /// False if nothing is expected on stdin, not even its end.
@@ -44,7 +49,7 @@ pub(super) struct Options {
 pub(super) fn stream(socket: &Path, options: &Options) -> Result<(), Error> {
     process::be_nice(process::SESSION);
     process::die_first();
-    let mut connection = ask(socket, &format!("stream {}", options.start.to_words()))?;
+    let mut connection = ask(socket, &Request::Stream(Box::new(options.session.clone())))?;
     let watched = options.stdin && !is_null(&io::stdin());
     if watched {
         let heartbeat = options.heartbeat;
@@ -52,7 +57,8 @@ pub(super) fn stream(socket: &Path, options: &Options) -> Result<(), Error> {
     }
     // The standard library's stdout looks for line ends in all that it writes.
     let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
-    let mut stdout = stdout.map_err(|cause| Error::new(format!("cannot open stdout: {cause}")))?;
+    let stdout = stdout.map_err(|cause| Error::new(format!("cannot open stdout: {cause}")))?;
+    let mut stdout = Sink::new(stdout, options.compress);
     let mut buffer = vec![0; CHUNK];
     let mut tail = Vec::with_capacity(2 * TAIL);
     loop {
@@ -65,13 +71,14 @@ pub(super) fn stream(socket: &Path, options: &Options) -> Result<(), Error> {
         if bytes.is_empty() {
             break;
         }
-        match stdout.write_all(bytes) {
-            Ok(()) => {}
-            Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            Err(cause) => return Err(Error::new(format!("cannot write to stdout: {cause}"))),
+        if !written(stdout.write(bytes))? {
+            return Ok(());
         }
         tail.extend_from_slice(bytes.get(count.saturating_sub(TAIL)..).unwrap_or_default());
         tail.drain(..tail.len().saturating_sub(TAIL));
+    }
+    if !written(stdout.finish())? {
+        return Ok(());
     }
     if !pcapng::is_ended(&tail) {
         return Err(Error::new("the agent is gone without having said why")
@@ -84,13 +91,57 @@ pub(super) fn stream(socket: &Path, options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
+/// False if nobody reads stdout any more.
+fn written(result: io::Result<()>) -> Result<bool, Error> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(cause) => Err(Error::new(format!("cannot write to stdout: {cause}"))),
+    }
+}
+
+/// stdout, as it is or as one LZ4 frame. Its blocks refer to those before, so that small ones are compressed as well: each
+/// piece is a block, and nothing waits for more to come.
+enum Sink {
+    Plain(File),
+    Lz4(Box<FrameEncoder<BufWriter<File>>>),
+}
+
+impl Sink {
+    fn new(stdout: File, compress: bool) -> Self {
+        if !compress {
+            return Self::Plain(stdout);
+        }
+        let info = FrameInfo::new().block_mode(BlockMode::Linked).block_size(BlockSize::Max64KB);
+        Self::Lz4(Box::new(FrameEncoder::with_frame_info(info, BufWriter::with_capacity(2 * CHUNK, stdout))))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(stdout) => stdout.write_all(bytes),
+            Self::Lz4(encoder) => {
+                encoder.write_all(bytes)?;
+                encoder.flush()?;
+                encoder.get_mut().flush()
+            }
+        }
+    }
+
+    fn finish(self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Lz4(encoder) => encoder.finish().map_err(io::Error::from)?.flush(),
+        }
+    }
+}
+
 /// Prints the daemon's status, one line of JSON.
 ///
 /// # Errors
 /// If there is no daemon, or its answer cannot be passed on.
 pub(super) fn status(socket: &Path) -> Result<(), Error> {
     let mut answer = String::new();
-    let read = ask(socket, "status")?.read_to_string(&mut answer);
+    let read = ask(socket, &Request::Status)?.read_to_string(&mut answer);
     read.map_err(|cause| Error::new(format!("cannot read from the agent: {cause}")))?;
     match io::stdout().write_all(answer.as_bytes()) {
         Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => {
@@ -105,7 +156,7 @@ pub(super) fn status(socket: &Path) -> Result<(), Error> {
 /// # Errors
 /// If there is no daemon, or it does not go.
 pub(super) fn stop(socket: &Path) -> Result<(), Error> {
-    let mut connection = ask(socket, "stop")?;
+    let mut connection = ask(socket, &Request::Stop)?;
     let _ = connection.get_ref().set_read_timeout(Some(PATIENCE));
     match connection.read_to_end(&mut Vec::new()) {
         Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {
@@ -116,13 +167,13 @@ pub(super) fn stop(socket: &Path) -> Result<(), Error> {
 }
 
 /// Sends a request; returns the connection after its `ok`.
-fn ask(socket: &Path, request: &str) -> Result<BufReader<UnixStream>, Error> {
+fn ask(socket: &Path, request: &Request) -> Result<BufReader<UnixStream>, Error> {
     let mut connection = UnixStream::connect(socket).map_err(|cause| {
         Error::new(format!("cannot reach the agent on {}: {cause}", socket.display()))
             .hint("it runs as the first process of its container: sniff-agent run")
     })?;
-    let unanswered = |cause: io::Error| Error::new(format!("cannot ask the agent for {request:?}: {cause}"));
-    connection.write_all(format!("{request}\n").as_bytes()).map_err(unanswered)?;
+    let unanswered = |cause: io::Error| Error::new(format!("cannot ask the agent: {cause}"));
+    connection.write_all(format!("{}\n", request.to_line()).as_bytes()).map_err(unanswered)?;
     let mut connection = BufReader::with_capacity(CHUNK, connection);
     let mut answer = String::new();
     connection.read_line(&mut answer).map_err(unanswered)?;

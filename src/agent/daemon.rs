@@ -8,9 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::disk::Disk;
 use super::json::{self, Object};
 use super::master::Master;
 use super::process::{self, Signals};
+use super::reader::Count;
+use super::request::Session;
 use super::{Error, log, session};
 use crate::capture::af_packet::{self, Capture, Frame};
 use crate::capture::bpf::Program;
@@ -53,6 +56,8 @@ pub(super) struct Options {
     pub(super) snaplen: u32,
     /// Size of the master PCAP in bytes.
     pub(super) buffer: usize,
+    /// The file that holds it, if it is to be on disk.
+    pub(super) buffer_file: Option<PathBuf>,
     /// Size of the ring in bytes.
     pub(super) ring: usize,
     /// How long to stay without a session.
@@ -69,8 +74,12 @@ pub(super) struct Daemon {
     pub(super) options: Options,
     /// Tells this run of the agent, and so its packet numbers, from every other.
     pub(super) boot: String,
-    ring: usize,
-    started: Instant,
+    pub(super) ring: usize,
+    /// Name of what captures.
+    pub(super) backend: &'static str,
+    pub(super) started: Instant,
+    /// The same, in nanoseconds since the Unix epoch.
+    pub(super) began: u64,
     state: Mutex<State>,
     /// Signalled when there are packets, and when the agent ends.
     changed: Condvar,
@@ -83,13 +92,19 @@ pub(super) struct State {
     pub(super) master: Master,
     pub(super) taps: Vec<Tap>,
     pub(super) phase: Phase,
-    sessions: usize,
+    pub(super) sessions: Vec<Sitting>,
+    /// How many sessions there were.
+    seats: u64,
     /// When the last session ended, or the agent started.
-    alone_since: Instant,
+    pub(super) alone_since: Instant,
     /// Frames that the kernel dropped.
-    dropped: u64,
+    pub(super) dropped: u64,
     /// Packets that were flushed before a session read them, once for each session.
     pub(super) missed: u64,
+    /// Frames that the capture filter left out, if somebody counts them.
+    pub(super) filtered: Option<u64>,
+    /// Packets longer than the snaplen.
+    pub(super) cut: u64,
     /// The interface of the last frame: the kernel does not say where it dropped one, and that is the likeliest.
     last: usize,
 }
@@ -120,8 +135,23 @@ pub(super) enum Phase {
     Ended(String),
 }
 
+/// A session, as status tells of it.
+#[derive(Debug)]
+pub(super) struct Sitting {
+    seat: u64,
+    /// When it began, in nanoseconds since the Unix epoch.
+    pub(super) since: u64,
+    pub(super) wanted: Session,
+    pub(super) count: Count,
+    /// Bytes handed over to it.
+    pub(super) bytes: u64,
+}
+
 /// A session that counts until it is dropped.
-pub(super) struct Seat<'a>(&'a Daemon);
+pub(super) struct Seat<'a> {
+    daemon: &'a Daemon,
+    number: u64,
+}
 
 /// Captures until told to stop, or until nobody has come for long.
 ///
@@ -133,10 +163,11 @@ pub(super) fn run(options: Options) -> Result<(), Error> {
     process::die_first();
     process::reap_children();
 
+    let master = reserve(&options)?;
     let listener = listen(&options.socket)?;
     let capture = Capture::open(&options.filter, options.snaplen, options.ring).map_err(|cause| cannot_open(&cause))?;
     // Two of its threads wait in the kernel until the process ends, so it lives as long.
-    let daemon: &'static Daemon = Box::leak(Box::new(Daemon::new(options, capture.ring())));
+    let daemon: &'static Daemon = Box::leak(Box::new(Daemon::new(options, master, capture.ring())));
     daemon.lock().add_known_interfaces(&daemon.options.pod);
     log(daemon.greeting());
     std::thread::spawn(move || daemon.stop(signals.wait()));
@@ -149,24 +180,29 @@ pub(super) fn run(options: Options) -> Result<(), Error> {
 }
 
 impl Daemon {
-    fn new(options: Options, ring: usize) -> Self {
+    fn new(options: Options, master: Master, ring: usize) -> Self {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/uuid");
         let boot = boot.map_or_else(|_| format!("{:x}", now()), |uuid| uuid.trim().to_owned());
         let state = State {
-            master: Master::new(options.buffer, options.snaplen),
+            master,
             taps: Vec::new(),
             phase: Phase::Capturing,
-            sessions: 0,
+            sessions: Vec::new(),
+            seats: 0,
             alone_since: Instant::now(),
             dropped: 0,
             missed: 0,
+            filtered: None,
+            cut: 0,
             last: 0,
         };
         Self {
             options,
             boot,
             ring,
+            backend: "af_packet",
             started: Instant::now(),
+            began: now(),
             state: Mutex::new(state),
             changed: Condvar::new(),
             connections: AtomicUsize::new(0),
@@ -219,7 +255,9 @@ impl Daemon {
                     state.store(&frame, &self.options.pod);
                 }
                 drop(state);
+                drop(block);
                 self.changed.notify_all();
+                self.write()?;
             }
             if losing || asked.elapsed() >= COUNT {
                 asked = Instant::now();
@@ -234,6 +272,16 @@ impl Daemon {
         }
     }
 
+    /// Writes the segments that are full to disk, if the master PCAP is there. Meanwhile the ring takes what comes, and what
+    /// a slow disk makes it drop, the kernel counts.
+    fn write(&self) -> io::Result<()> {
+        loop {
+            let Some(unwritten) = self.lock().master.unwritten() else { return Ok(()) };
+            unwritten.write().map_err(|cause| io::Error::new(cause.kind(), format!("the buffer's disk: {cause}")))?;
+            self.lock().master.written(unwritten);
+        }
+    }
+
     /// Returns when the capture has ended and the sessions have had what there was.
     fn wait_for_the_end(&self) {
         let mut state = self.lock();
@@ -241,7 +289,7 @@ impl Daemon {
         loop {
             match &state.phase {
                 Phase::Capturing => {
-                    let alone = state.sessions == 0 && state.alone_since.elapsed() >= self.options.ttl;
+                    let alone = state.sessions.is_empty() && state.alone_since.elapsed() >= self.options.ttl;
                     if alone && self.started.elapsed() >= self.options.armed_for {
                         drop(state);
                         self.stop(&format!("no session for {} s", self.options.ttl.as_secs()));
@@ -251,7 +299,7 @@ impl Daemon {
                 Phase::Stopping(_) => {}
                 Phase::Ended(_) => {
                     let since = *ended.get_or_insert_with(Instant::now);
-                    if state.sessions == 0 || since.elapsed() >= GRACE {
+                    if state.sessions.is_empty() || since.elapsed() >= GRACE {
                         return;
                     }
                 }
@@ -292,12 +340,16 @@ impl Daemon {
     }
 
     /// A place for one more session, unless all are taken.
-    pub(super) fn seat(&self) -> Option<Seat<'_>> {
+    pub(super) fn seat(&self, wanted: &Session) -> Option<Seat<'_>> {
         let mut state = self.lock();
-        (state.sessions < MOST_SESSIONS).then(|| {
-            state.sessions += 1;
-            Seat(self)
-        })
+        if state.sessions.len() >= MOST_SESSIONS {
+            return None;
+        }
+        state.seats += 1;
+        let number = state.seats;
+        let wanted = Session { filter: None, ..wanted.clone() };
+        state.sessions.push(Sitting { seat: number, since: now(), wanted, count: Count::default(), bytes: 0 });
+        Some(Seat { daemon: self, number })
     }
 
     fn greeting(&self) -> String {
@@ -308,52 +360,18 @@ impl Daemon {
             text => format!(", filter {text:?}"),
         };
         format!(
-            "sniff-agent {}: capturing on {} (ring {} KiB, master PCAP {} KiB, snaplen {}{filter})",
+            "sniff-agent {}: capturing on {} (ring {} KiB, master PCAP {} KiB in {}, snaplen {}{filter})",
             env!("CARGO_PKG_VERSION"),
             names.join(", "),
             self.ring >> 10,
             state.master.size() >> 10,
+            if state.master.is_on_disk() { "a file" } else { "memory" },
             self.options.snaplen,
         )
     }
 
-    /// What `sniff-agent status` prints.
-    pub(super) fn status(&self) -> String {
-        let state = self.lock();
-        let (first, next) = (state.master.first(), state.master.next());
-        let span = state.master.oldest().map_or(0, |oldest| now().saturating_sub(oldest));
-        let taps = state.taps.iter().map(|tap| {
-            Object::new()
-                .text("name", &tap.name)
-                .raw("link", tap.link)
-                .raw("received", tap.received)
-                .raw("dropped", tap.dropped)
-                .end()
-        });
-        Object::new()
-            .text("version", env!("CARGO_PKG_VERSION"))
-            .raw("protocol", pcapng::PROTOCOL)
-            .text("boot", &self.boot)
-            .text("pod", &self.options.pod)
-            .raw("age", self.started.elapsed().as_secs())
-            .raw("packets", next - 1)
-            .raw("first", first)
-            .raw("next", next)
-            .raw("drops", state.dropped)
-            .raw("missed", state.missed)
-            .raw("buffer", Object::new().raw("used", state.master.used()).raw("size", state.master.size()).end())
-            .raw("ring", self.ring)
-            .raw("span", format_args!("{}.{:03}", span / 1_000_000_000, span / 1_000_000 % 1000))
-            .raw("sessions", state.sessions)
-            .text("filter", &self.options.filter_text)
-            .raw("snaplen", self.options.snaplen)
-            .raw("ttl", self.options.ttl.as_secs())
-            .list("interfaces", taps)
-            .end()
-    }
-
     /// The hello of a session.
-    pub(super) fn hello(&self, state: &State) -> String {
+    pub(super) fn hello(&self, state: &State, wanted: &Session) -> String {
         Object::new()
             .text("version", env!("CARGO_PKG_VERSION"))
             .raw("protocol", pcapng::PROTOCOL)
@@ -365,14 +383,25 @@ impl Daemon {
             .text("filter", &self.options.filter_text)
             .raw("snaplen", self.options.snaplen)
             .raw("buffer", state.master.size())
+            .raw("filtered", wanted.is_filtered())
             .end()
+    }
+}
+
+impl Seat<'_> {
+    /// Takes note of what the session has had so far, and of bytes that it gets now.
+    pub(super) fn report(&self, state: &mut State, count: &Count, bytes: usize) {
+        let Some(sitting) = state.sessions.iter_mut().find(|sitting| sitting.seat == self.number) else { return };
+        state.missed += count.missed - sitting.count.missed;
+        sitting.count = *count;
+        sitting.bytes += bytes as u64;
     }
 }
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.sessions -= 1;
+        let mut state = self.daemon.lock();
+        state.sessions.retain(|sitting| sitting.seat != self.number);
         state.alone_since = Instant::now();
     }
 }
@@ -385,6 +414,8 @@ impl State {
             return;
         };
         self.last = at;
+        let captured = frame.data.0.len() + frame.data.1.map_or(0, |tag| tag.len()) + frame.data.2.len();
+        self.cut += u64::from(captured < frame.len as usize);
         let tap = &mut self.taps[at];
         let (addresses, tag, rest) = &frame.data;
         self.master.push(Packet {
@@ -437,6 +468,28 @@ impl State {
 /// Nanoseconds since the Unix epoch.
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64)
+}
+
+/// Reserves the master PCAP.
+fn reserve(options: &Options) -> Result<Master, Error> {
+    let Some(path) = &options.buffer_file else { return Ok(Master::new(options.buffer, options.snaplen)) };
+    Master::on_disk(options.buffer, options.snaplen, |room, slots| Disk::create(path, room, slots)).map_err(|cause| {
+        let error = Error::new(format!("cannot keep packets in {}: {cause}", path.display()));
+        match cause.kind() {
+            io::ErrorKind::StorageFull => error.hint(format!(
+                "the disk has too little room for {} MiB: ask for less with --buffer",
+                options.buffer >> 20
+            )),
+            io::ErrorKind::ReadOnlyFilesystem => error.hint(
+                "the container's securityContext says readOnlyRootFilesystem: name a writable place with --buffer-file",
+            ),
+            io::ErrorKind::Unsupported => {
+                error.hint("name a place on a disk with --buffer-file, or use --buffer-on memory")
+            }
+            io::ErrorKind::AlreadyExists => error.hint("name a file that does not exist with --buffer-file"),
+            _ => error,
+        }
+    })
 }
 
 /// Listens where only root of this container comes. A socket that nobody listens on any more is removed.

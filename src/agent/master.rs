@@ -1,10 +1,18 @@
-//! The master PCAP: the packets captured last, ready to be sent, in memory that never grows.
+//! The master PCAP: the packets captured last, ready to be sent, in memory or a file that never grows.
 //!
 //! Packets are numbered from 1 and kept as encoded pcapng blocks in segments of one size. When the last segment is full
-//! and there is no room for another, the oldest is flushed and its memory used again.
+//! and there is no room for another, the oldest is flushed and its place used again.
+//!
+//! On disk, a segment is filled in memory and goes to the file when it is full. Neither that nor reading it back happens in
+//! here: a disk may take its time, and whoever has the master PCAP has it for itself. So writing is what the capturing
+//! thread does with a segment that it was handed ([`Master::unwritten`]), and a session that meets a segment on disk
+//! is told where to read ([`Read::OnDisk`]) and asks afterwards whether that was still there ([`Master::accept`]).
 
 use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
 
+use super::disk::Disk;
 use crate::capture::pcapng::{self, Packet};
 
 /// The least size: two segments that hold the largest frame.
@@ -13,11 +21,22 @@ pub const LEAST: usize = 1 << 20;
 /// How many segments the buffer is cut into, if they are large enough then: what is flushed at once.
 const SEGMENTS: usize = 32;
 
+/// The most that is written to a disk at once: more would only take more memory.
+const MOST_WRITTEN: usize = 512 << 10;
+
+/// Segments in memory of a buffer on disk: one is filled, and one batch of frames can fill two.
+const OPEN: usize = 3;
+
+/// The shortest packet block; what claims to be shorter would never end.
+const LEAST_BLOCK: usize = 32;
+
 /// The buffer of packets.
 #[derive(Debug)]
 pub struct Master {
     /// Oldest first; numbers rise by one from packet to packet across all of them.
     segments: VecDeque<Segment>,
+    /// The most segments.
+    most: usize,
     /// Memory for segments that do not exist yet.
     spare: Vec<Vec<u8>>,
     /// How many bytes a segment holds.
@@ -26,15 +45,29 @@ pub struct Master {
     flushed: u64,
     /// The number of the next packet.
     next: u64,
+    disk: Option<Arc<Disk>>,
 }
 
 #[derive(Debug)]
 struct Segment {
-    blocks: Vec<u8>,
+    blocks: Blocks,
+    /// Bytes of all its blocks.
+    length: usize,
     /// Number of its first packet.
     first: u64,
+    /// Time of its first packet.
+    earliest: u64,
     /// Latest time of its packets.
     latest: u64,
+}
+
+#[derive(Debug)]
+enum Blocks {
+    /// In memory; the last segment may still be added to.
+    Open(Vec<u8>),
+    /// In memory, about to be written.
+    Full(Arc<Vec<u8>>),
+    OnDisk,
 }
 
 /// A place between two packets, from which a session reads on.
@@ -57,37 +90,136 @@ pub struct Flushed {
     pub count: u64,
 }
 
+/// What reading came to.
+#[derive(Debug)]
+pub enum Read {
+    /// Packets were appended, or there are no more.
+    Done,
+    /// The packets at the cursor are gone; it is at the oldest now.
+    Flushed(Flushed),
+    /// The packets at the cursor are on disk.
+    OnDisk(Extent),
+}
+
+/// Where packets are on disk.
+#[derive(Debug)]
+pub struct Extent {
+    disk: Arc<Disk>,
+    segment: u64,
+    offset: usize,
+    length: usize,
+}
+
+/// A segment that is to be written to disk.
+#[derive(Debug)]
+pub struct Unwritten {
+    disk: Arc<Disk>,
+    segment: u64,
+    blocks: Arc<Vec<u8>>,
+}
+
 impl Master {
-    /// Reserves `size` bytes (at least [`LEAST`]) for frames of which at most `snaplen` bytes are kept.
+    /// Reserves `size` bytes (at least [`LEAST`]) of memory for frames of which at most `snaplen` bytes are kept.
     #[must_use]
     pub fn new(size: usize, snaplen: u32) -> Self {
-        let size = size.max(LEAST);
-        let room = (size / SEGMENTS).max(snaplen as usize + pcapng::PACKET_OVERHEAD);
-        // Reserved at once, so that a pod without the memory shows at the start; pages are used as packets come.
-        let spare = (0..size / room).map(|_| Vec::with_capacity(room)).collect();
-        Self { segments: VecDeque::with_capacity(size / room), spare, room, flushed: 0, next: 1 }
+        let (room, most) = shape(size, snaplen, usize::MAX);
+        Self::with(room, most, most, None)
+    }
+
+    /// Reserves `size` bytes on disk: `create` makes the file, for segments of so many bytes and so many of them.
+    ///
+    /// # Errors
+    /// That of `create`.
+    pub fn on_disk(
+        size: usize,
+        snaplen: u32,
+        create: impl FnOnce(usize, usize) -> io::Result<Disk>,
+    ) -> io::Result<Self> {
+        let (room, most) = shape(size, snaplen, MOST_WRITTEN);
+        Ok(Self::with(room, most, OPEN, Some(Arc::new(create(room, most)?))))
+    }
+
+    /// Memory is reserved at once, so that a pod without it shows at the start; pages are used as packets come.
+    fn with(room: usize, most: usize, in_memory: usize, disk: Option<Arc<Disk>>) -> Self {
+        let spare = (0..in_memory).map(|_| Vec::with_capacity(room)).collect();
+        Self { segments: VecDeque::with_capacity(most), most, spare, room, flushed: 0, next: 1, disk }
     }
 
     /// Stores a packet, whose number it fills in.
     pub fn push(&mut self, packet: Packet<'_>) {
         let length = packet.data.iter().map(|piece| piece.len()).sum::<usize>() + pcapng::PACKET_OVERHEAD;
-        if self.segments.back().is_none_or(|segment| segment.blocks.len() + length > self.room) {
-            let blocks = self.spare.pop().or_else(|| self.flush()).unwrap_or_default();
-            self.segments.push_back(Segment { blocks, first: self.next, latest: 0 });
+        if self.segments.back().is_none_or(|segment| segment.length + length > self.room) {
+            self.open(packet.time);
         }
-        if let Some(segment) = self.segments.back_mut() {
-            pcapng::packet(&mut segment.blocks, &Packet { id: Some(self.next), ..packet });
+        if let Some(segment) = self.segments.back_mut()
+            && let Blocks::Open(blocks) = &mut segment.blocks
+        {
+            pcapng::packet(blocks, &Packet { id: Some(self.next), ..packet });
+            segment.length = blocks.len();
             segment.latest = segment.latest.max(packet.time);
             self.next += 1;
         }
     }
 
-    /// Flushes the oldest segment; returns its memory.
-    fn flush(&mut self) -> Option<Vec<u8>> {
-        let mut blocks = self.segments.pop_front()?.blocks;
-        blocks.clear();
-        self.flushed += 1;
-        Some(blocks)
+    /// Starts a segment, whose first packet is of that time.
+    fn open(&mut self, time: u64) {
+        if let (Some(_), Some(last)) = (&self.disk, self.segments.back_mut())
+            && let Blocks::Open(blocks) = &mut last.blocks
+        {
+            last.blocks = Blocks::Full(Arc::new(std::mem::take(blocks)));
+        }
+        if self.segments.len() == self.most
+            && let Some(oldest) = self.segments.pop_front()
+        {
+            self.flushed += 1;
+            self.reuse(oldest.blocks);
+        }
+        let blocks = Blocks::Open(self.spare.pop().unwrap_or_default());
+        self.segments.push_back(Segment { blocks, length: 0, first: self.next, earliest: time, latest: 0 });
+    }
+
+    /// Keeps the memory of a segment for the next one.
+    fn reuse(&mut self, blocks: Blocks) {
+        let mut memory = match blocks {
+            Blocks::Open(blocks) => blocks,
+            Blocks::Full(blocks) => Arc::try_unwrap(blocks).unwrap_or_default(),
+            Blocks::OnDisk => return,
+        };
+        memory.clear();
+        self.spare.push(memory);
+    }
+
+    /// The oldest segment that is full and not on disk yet, if there is a disk. [`Master::written`] must follow.
+    #[must_use]
+    pub fn unwritten(&self) -> Option<Unwritten> {
+        let disk = self.disk.as_ref()?;
+        // They are the last but one, or but two.
+        let from = self.segments.len().saturating_sub(OPEN);
+        self.segments.iter().enumerate().skip(from).find_map(|(at, segment)| match &segment.blocks {
+            Blocks::Full(blocks) => Some(Unwritten {
+                disk: Arc::clone(disk),
+                segment: self.flushed + at as u64,
+                blocks: Arc::clone(blocks),
+            }),
+            _ => None,
+        })
+    }
+
+    /// Takes note that a segment is on disk.
+    pub fn written(&mut self, written: Unwritten) {
+        let Unwritten { segment, blocks, .. } = written;
+        drop(blocks);
+        let at = segment.checked_sub(self.flushed).map(|at| at as usize);
+        if let Some(segment) = at.and_then(|at| self.segments.get_mut(at)) {
+            let blocks = std::mem::replace(&mut segment.blocks, Blocks::OnDisk);
+            self.reuse(blocks);
+        }
+    }
+
+    /// True if it is on disk.
+    #[must_use]
+    pub fn is_on_disk(&self) -> bool {
+        self.disk.is_some()
     }
 
     /// The number of the oldest packet; that of the next one if there is none.
@@ -105,102 +237,176 @@ impl Master {
     /// Bytes stored.
     #[must_use]
     pub fn used(&self) -> usize {
-        self.segments.iter().map(|segment| segment.blocks.len()).sum()
+        self.segments.iter().map(|segment| segment.length).sum()
     }
 
     /// Bytes reserved.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.room * (self.segments.len() + self.spare.len())
+        self.room * self.most
     }
 
     /// When the oldest packet was captured.
     #[must_use]
     pub fn oldest(&self) -> Option<u64> {
-        self.segments.front().and_then(|segment| time(&segment.blocks))
+        self.segments.front().map(|segment| segment.earliest)
     }
 
-    /// The place before packet `number`. One that is flushed keeps its number, so that reading tells how many are
-    /// missing; one that is yet to come gives the end.
+    /// When the latest packet was captured.
+    #[must_use]
+    pub fn latest(&self) -> Option<u64> {
+        self.segments.back().map(|segment| segment.latest)
+    }
+
+    /// A place at packet `number` or before it in its segment. One that is flushed keeps its number, so that reading tells
+    /// how many are missing; one that is yet to come gives the end.
     #[must_use]
     pub fn at(&self, number: u64) -> Cursor {
         if number < self.first() {
             return Cursor { next: number.max(1), segment: 0, offset: 0 };
         }
-        self.find(|segment| segment.first <= number, |next, _| next >= number)
+        if number >= self.next {
+            return self.end();
+        }
+        self.start(self.segments.iter().take_while(|segment| segment.first <= number).count().saturating_sub(1))
     }
 
-    /// The place before the first packet that was captured at `from` or later.
+    /// A place before all packets that were captured at `from` or later, and behind most others.
     #[must_use]
     pub fn since(&self, from: u64) -> Cursor {
-        let is_older = |segment: &Segment| segment.latest < from;
-        let older = self.segments.iter().take_while(|segment| is_older(segment)).count();
-        let first = self.segments.get(older).map_or(self.next, |segment| segment.first);
-        self.find(|segment| segment.first <= first, |_, block| time(block).is_some_and(|time| time >= from))
+        self.start(self.segments.iter().take_while(|segment| segment.latest < from).count())
     }
 
-    /// Walks the last segment for which `is_before` holds to the first packet that `is_it`, or to the end.
-    fn find(&self, is_before: impl Fn(&Segment) -> bool, is_it: impl Fn(u64, &[u8]) -> bool) -> Cursor {
-        let at = self.segments.iter().take_while(|segment| is_before(segment)).count().saturating_sub(1);
-        let mut cursor = Cursor { next: self.next, segment: self.flushed + at as u64, offset: 0 };
-        let Some(segment) = self.segments.get(at) else { return cursor };
-        cursor.next = segment.first;
-        while let Some(block) = first_block(&segment.blocks, cursor.offset) {
-            if is_it(cursor.next, block) {
-                break;
-            }
-            cursor.offset += block.len();
-            cursor.next += 1;
-        }
-        cursor
+    /// The place before a segment.
+    fn start(&self, at: usize) -> Cursor {
+        let start = |segment: &Segment| Cursor { next: segment.first, segment: self.flushed + at as u64, offset: 0 };
+        self.segments.get(at).map_or_else(|| self.end(), start)
     }
 
-    /// Appends packets from the cursor on to `out`, until that holds `limit` bytes or there are no more. If the packets
-    /// at the cursor were flushed, says so instead and goes on at the oldest.
-    pub fn read(&self, cursor: &mut Cursor, out: &mut Vec<u8>, limit: usize) -> Option<Flushed> {
+    /// The place behind the last packet.
+    fn end(&self) -> Cursor {
+        let segment = self.flushed + (self.segments.len() as u64).saturating_sub(1);
+        Cursor { next: self.next, segment, offset: self.segments.back().map_or(0, |segment| segment.length) }
+    }
+
+    /// Appends packets from the cursor on to `out`, until that holds `limit` bytes or there are no more in memory. If those
+    /// at the cursor are elsewhere, says so instead.
+    pub fn read(&self, cursor: &mut Cursor, out: &mut Vec<u8>, limit: usize) -> Read {
         let first = self.first();
         if cursor.next < first || cursor.segment < self.flushed {
             let flushed = Flushed { from: cursor.next, count: first.saturating_sub(cursor.next) };
             *cursor = Cursor { next: first, segment: self.flushed, offset: 0 };
             if flushed.count > 0 {
-                return Some(flushed);
+                return Read::Flushed(flushed);
             }
         }
-        while let Some(segment) = self.segments.get((cursor.segment - self.flushed) as usize) {
-            let start = cursor.offset;
-            while out.len() + (cursor.offset - start) < limit
-                && let Some(block) = first_block(&segment.blocks, cursor.offset)
+        let start = out.len();
+        while out.len() < limit
+            && let Some(segment) = self.segments.get((cursor.segment - self.flushed) as usize)
+        {
+            if cursor.offset == segment.length {
+                if cursor.next == self.next {
+                    break;
+                }
+                cursor.segment += 1;
+                cursor.offset = 0;
+                continue;
+            }
+            let blocks = match (&segment.blocks, &self.disk) {
+                (Blocks::Open(blocks), _) => blocks,
+                (Blocks::Full(blocks), _) => blocks,
+                (Blocks::OnDisk, Some(disk)) if out.len() == start => {
+                    let Cursor { segment, offset, .. } = *cursor;
+                    let length = self.segments.get((segment - self.flushed) as usize).map_or(0, |it| it.length);
+                    return Read::OnDisk(Extent { disk: Arc::clone(disk), segment, offset, length: length - offset });
+                }
+                (Blocks::OnDisk, _) => break,
+            };
+            let from = cursor.offset;
+            while out.len() + (cursor.offset - from) < limit
+                && let Some(block) = first_block(blocks, cursor.offset)
             {
                 cursor.offset += block.len();
                 cursor.next += 1;
             }
-            out.extend_from_slice(segment.blocks.get(start..cursor.offset).unwrap_or_default());
-            if cursor.next == self.next || cursor.offset < segment.blocks.len() {
-                break;
-            }
-            cursor.segment += 1;
-            cursor.offset = 0;
+            out.extend_from_slice(blocks.get(from..cursor.offset).unwrap_or_default());
         }
-        None
+        Read::Done
+    }
+
+    /// Moves the cursor over the packets that were read from an extent to `out[from..]`; if they were flushed meanwhile,
+    /// throws away what was read.
+    pub fn accept(&self, cursor: &mut Cursor, out: &mut Vec<u8>, from: usize) {
+        let mut end = from;
+        if cursor.segment >= self.flushed {
+            while let Some(block) = first_block(out, end) {
+                end += block.len();
+                cursor.offset += block.len();
+                cursor.next += 1;
+            }
+        }
+        out.truncate(end);
     }
 }
 
+impl Extent {
+    /// Appends about `limit` bytes of it, but at least one packet, to `out`.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn read(&self, out: &mut Vec<u8>, limit: usize) -> io::Result<()> {
+        let from = out.len();
+        let mut length = limit.min(self.length);
+        self.disk.read(self.segment, self.offset, length, out)?;
+        // A large packet. What is no packet because it is being overwritten has a length too, and is noticed later.
+        let first = out.get(from + 4..from + 8).and_then(|word| word.try_into().ok()).map_or(0, u32::from_le_bytes);
+        if first as usize > length {
+            length = (first as usize).min(self.length);
+            out.truncate(from);
+            self.disk.read(self.segment, self.offset, length, out)?;
+        }
+        Ok(())
+    }
+}
+
+impl Unwritten {
+    /// Writes it.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn write(&self) -> io::Result<()> {
+        self.disk.write(self.segment, &self.blocks)
+    }
+}
+
+/// How large segments are, and how many there may be.
+fn shape(size: usize, snaplen: u32, most: usize) -> (usize, usize) {
+    let size = size.max(LEAST);
+    let room = (size / SEGMENTS).min(most).max(snaplen as usize + pcapng::PACKET_OVERHEAD);
+    (room, size / room)
+}
+
 /// The whole block at `offset`.
-fn first_block(blocks: &[u8], offset: usize) -> Option<&[u8]> {
+pub(super) fn first_block(blocks: &[u8], offset: usize) -> Option<&[u8]> {
     let blocks = blocks.get(offset..)?;
     let length = blocks.get(4..8)?.try_into().ok().map(u32::from_le_bytes)?;
-    blocks.get(..length as usize)
+    blocks.get(..length as usize).filter(|block| block.len() >= LEAST_BLOCK)
 }
 
 /// The timestamp of the packet block at the start.
-fn time(block: &[u8]) -> Option<u64> {
+pub(super) fn time(block: &[u8]) -> Option<u64> {
     let word = |at: usize| block.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
     Some(u64::from(word(12)?) << 32 | u64::from(word(16)?))
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test that can't go on has failed")]
+    #![allow(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::panic,
+        reason = "a test that can't go on has failed"
+    )]
     use super::*;
 
     /// A master PCAP after `count` packets of 1000 bytes, one each 10 ns from time 10 on.
@@ -217,12 +423,37 @@ mod tests {
         }
     }
 
+    fn capacity(segment: &Segment) -> usize {
+        match &segment.blocks {
+            Blocks::Open(blocks) => blocks.capacity(),
+            Blocks::Full(blocks) => blocks.capacity(),
+            Blocks::OnDisk => 0,
+        }
+    }
+
+    /// Writes what is to be written, as the capturing thread does.
+    fn write(master: &mut Master) {
+        while let Some(unwritten) = master.unwritten() {
+            unwritten.write().unwrap();
+            master.written(unwritten);
+        }
+    }
+
     /// The numbers of the packets read from the cursor on, and what was flushed.
     fn read(master: &Master, cursor: &mut Cursor) -> (Vec<u64>, Option<Flushed>) {
         let mut out = Vec::new();
-        let flushed = master.read(cursor, &mut out, 1 << 30);
-        if flushed.is_some() {
-            master.read(cursor, &mut out, 1 << 30);
+        let mut flushed = None;
+        loop {
+            let from = out.len();
+            match master.read(cursor, &mut out, 1 << 30) {
+                Read::Done if out.len() == from => break,
+                Read::Done => {}
+                Read::Flushed(these) => flushed = Some(these),
+                Read::OnDisk(extent) => {
+                    extent.read(&mut out, 2000).unwrap();
+                    master.accept(cursor, &mut out, from);
+                }
+            }
         }
         let mut numbers = Vec::new();
         let mut at = 0;
@@ -249,7 +480,7 @@ mod tests {
         more(&mut master, 10_000);
         assert_eq!(master.size(), size);
         assert!(master.used() <= size && master.used() > size * 8 / 10);
-        assert!(master.segments.iter().all(|segment| segment.blocks.capacity() == master.room));
+        assert!(master.segments.iter().all(|segment| capacity(segment) == master.room));
     }
 
     #[test]
@@ -283,18 +514,65 @@ mod tests {
         more(&mut master, 5000);
         let first = master.first();
         assert!(first > 1);
-        assert_eq!(master.oldest(), Some(first * 10));
+        assert_eq!((master.oldest(), master.latest()), (Some(first * 10), Some(50_000)));
+        // A segment holds some 30 packets.
         for number in [first, first + 1, 4500, 4999, 5000] {
-            assert_eq!(master.at(number).next, number);
-            assert_eq!(master.since(number * 10).next, number);
-            assert_eq!(master.since(number * 10 - 9).next, number);
-            assert_eq!(read(&master, &mut master.at(number)).0[0], number);
+            assert!((number.saturating_sub(31)..=number).contains(&master.at(number).next));
+            assert_eq!(master.since(number * 10), master.at(number));
+            assert_eq!(read(&master, &mut master.at(number)).0.last(), Some(&5000));
         }
         assert_eq!(master.since(0).next, first);
         assert_eq!(master.since(50_001).next, 5001);
         assert_eq!(master.at(9999).next, 5001);
         let (numbers, flushed) = read(&master, &mut master.at(1));
         assert_eq!((numbers[0], flushed), (first, Some(Flushed { from: 1, count: first - 1 })));
+    }
+
+    #[test]
+    fn on_disk_it_is_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let create = |room, slots| Disk::create(&folder.path().join("buffer"), room, slots);
+        let mut master = Master::on_disk(LEAST, 1000, create).unwrap();
+        let (mut cursor, mut due) = (master.at(1), 1);
+        for _ in 0..200 {
+            more(&mut master, 33);
+            write(&mut master);
+            let (numbers, flushed) = read(&master, &mut cursor);
+            assert_eq!((numbers, flushed), ((due..due + 33).collect(), None));
+            due += 33;
+        }
+        assert!(master.is_on_disk() && master.flushed > 100);
+        let memory: usize = master.spare.iter().map(Vec::capacity).sum();
+        assert!(memory <= OPEN * master.room, "{memory}");
+        let first = master.first();
+        let (numbers, flushed) = read(&master, &mut master.at(1));
+        assert_eq!(numbers, (first..due).collect::<Vec<_>>());
+        assert_eq!(flushed, Some(Flushed { from: 1, count: first - 1 }));
+    }
+
+    #[test]
+    fn what_is_overwritten_while_it_is_read_counts_as_flushed() {
+        let folder = tempfile::tempdir().unwrap();
+        let create = |room, slots| Disk::create(&folder.path().join("buffer"), room, slots);
+        let mut master = Master::on_disk(LEAST, 1000, create).unwrap();
+        let fill = |master: &mut Master| {
+            for _ in 0..40 {
+                more(master, 33);
+                write(master);
+            }
+        };
+        fill(&mut master);
+        let first = master.first();
+        let mut cursor = master.at(first);
+        let mut out = Vec::new();
+        let Read::OnDisk(extent) = master.read(&mut cursor, &mut out, 9) else { panic!("not on disk") };
+        fill(&mut master);
+        extent.read(&mut out, 9).unwrap();
+        master.accept(&mut cursor, &mut out, 0);
+        assert!(out.is_empty());
+        let (numbers, flushed) = read(&master, &mut cursor);
+        assert_eq!(flushed, Some(Flushed { from: first, count: master.first() - first }));
+        assert_eq!(numbers[0], master.first());
     }
 
     #[test]
@@ -306,6 +584,6 @@ mod tests {
             master.push(Packet { data: &[&frame], dropped: 1, direction, ..Packet::default() });
         }
         assert_eq!(master.first(), 8);
-        assert!(master.segments.iter().all(|segment| segment.blocks.capacity() == master.room));
+        assert!(master.segments.iter().all(|segment| capacity(segment) == master.room));
     }
 }

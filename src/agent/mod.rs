@@ -9,20 +9,25 @@
 //! The daemon has one thread that captures, one that accepts connections, one for each session, one that waits for
 //! signals, and the main one, which decides when to leave. They share one lock around the master PCAP. The capturing
 //! thread holds it for one block of the ring, a session while it copies [`session::CHUNK`] bytes; nobody writes to a
-//! socket under it, so a session that does not read delays nobody: it is lapped and told how many packets it missed.
+//! socket under it, so a session that does not read delays nobody: it is lapped and told how many packets it missed. Nor does
+//! anybody use the disk under it.
 //!
 //! # Memory
 //!
-//! Ring and master PCAP are reserved at the start. Each session adds a buffer of its own, and there are at most
+//! Ring and master PCAP are reserved at the start. A master PCAP on disk takes three segments of memory. Each session adds a buffer of its own, and there are at most
 //! [`daemon::MOST_SESSIONS`].
 
 mod cli;
 mod client;
 mod daemon;
+mod disk;
 mod json;
 mod master;
 mod process;
+mod reader;
+mod request;
 mod session;
+mod status;
 
 use std::fmt;
 use std::io::Write;

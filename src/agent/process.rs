@@ -52,6 +52,14 @@ pub(super) fn be_nice(niceness: Niceness) {
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness.0) };
 }
 
+/// Bytes of memory that the process has, the ring included; 0 if the kernel does not say.
+pub(super) fn resident() -> u64 {
+    // SAFETY: a plain call.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    let pages = std::fs::read_to_string("/proc/self/statm").ok().and_then(|line| line.split(' ').nth(1)?.parse().ok());
+    pages.unwrap_or(0) * u64::try_from(page).unwrap_or(4096)
+}
+
 /// Makes the process the first to die when memory runs out. A refusal is no reason not to work.
 pub(super) fn die_first() {
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");

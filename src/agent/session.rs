@@ -1,16 +1,17 @@
 //! The daemon's side of a connection: one request, one answer.
 //!
-//! A request is a line of words: `status`, `stop`, or `stream` and where to start: `all`, `now`, `since SECONDS`,
-//! `from NUMBER` or `from NUMBER BOOT`. The answer starts with the line `ok` or `error: …`. After the `ok` comes a line
-//! of JSON for `status`, nothing for `stop`, and pcapng for `stream` until either side closes.
+//! The answer starts with the line `ok` or `error: …`. After the `ok` comes a line of JSON for `status`, nothing for `stop`,
+//! and pcapng for `stream` until either side closes.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use super::daemon::{Daemon, MOST_SESSIONS, Phase, State, now};
-use super::master::Cursor;
+use super::daemon::{Daemon, MOST_SESSIONS, Phase, Seat, State, now};
+use super::json::Object;
+use super::reader::Reader;
+use super::request::{LONGEST, Request, Session};
 use crate::capture::pcapng;
 
 /// How much is copied out of the master PCAP at a time.
@@ -25,56 +26,11 @@ const STALLED: Duration = Duration::from_mins(5);
 /// How long a request, or the acknowledgement of the end, may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The longest request.
-const LONGEST_REQUEST: u64 = 256;
+/// How long a session that only looks back waits first: what was sent before it asked is handed over by then.
+const ARRIVAL: Duration = Duration::from_millis(50);
 
-/// Where a session starts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Start {
-    /// With the oldest packet that there is.
-    All,
-    /// With the next packet that comes.
-    Now,
-    /// With the first packet of the last so many seconds.
-    Since(u64),
-    /// With the packet of that number, of that run of the agent if one is named. In another run's numbers it means
-    /// nothing, so all is sent then.
-    From(u64, Option<String>),
-}
-
-impl Start {
-    /// As in a request.
-    pub(super) fn to_words(&self) -> String {
-        match self {
-            Self::All => "all".to_owned(),
-            Self::Now => "now".to_owned(),
-            Self::Since(seconds) => format!("since {seconds}"),
-            Self::From(number, None) => format!("from {number}"),
-            Self::From(number, Some(boot)) => format!("from {number} {boot}"),
-        }
-    }
-
-    fn from_words(words: &[&str]) -> Option<Self> {
-        match words {
-            ["all"] => Some(Self::All),
-            ["now"] => Some(Self::Now),
-            ["since", seconds] => Some(Self::Since(seconds.parse().ok()?)),
-            ["from", number] => Some(Self::From(number.parse().ok()?, None)),
-            ["from", number, boot] => Some(Self::From(number.parse().ok()?, Some((*boot).to_owned()))),
-            _ => None,
-        }
-    }
-
-    fn cursor(&self, daemon: &Daemon, state: &State) -> Cursor {
-        let master = &state.master;
-        match self {
-            Self::Now => master.at(master.next()),
-            Self::Since(seconds) => master.since(now().saturating_sub(seconds.saturating_mul(1_000_000_000))),
-            Self::From(number, boot) if boot.as_ref().is_none_or(|boot| *boot == daemon.boot) => master.at(*number),
-            Self::All | Self::From(..) => master.at(master.first()),
-        }
-    }
-}
+/// Why a session ended that only looked back.
+const ASKED: &str = "no more was asked for";
 
 /// Answers that there is nothing to get, and why.
 pub(super) fn refuse(mut connection: &UnixStream, why: &str) -> io::Result<()> {
@@ -86,11 +42,10 @@ pub(super) fn serve(daemon: &Daemon, mut connection: UnixStream) -> io::Result<(
     connection.set_read_timeout(Some(PATIENCE))?;
     connection.set_write_timeout(Some(STALLED))?;
     let mut request = String::new();
-    BufReader::new(&connection).take(LONGEST_REQUEST).read_line(&mut request)?;
-    let words: Vec<&str> = request.split_ascii_whitespace().collect();
-    match words.as_slice() {
-        ["status"] => connection.write_all(format!("ok\n{}\n", daemon.status()).as_bytes()),
-        ["stop"] => {
+    BufReader::new(&connection).take(LONGEST).read_line(&mut request)?;
+    match Request::from_line(request.trim_end_matches('\n')) {
+        Some(Request::Status) => connection.write_all(format!("ok\n{}\n", super::status::line(daemon)).as_bytes()),
+        Some(Request::Stop) => {
             connection.write_all(b"ok\n")?;
             daemon.stop("asked to stop");
             // The connection stays open until the process ends: that is how the other side knows.
@@ -98,52 +53,59 @@ pub(super) fn serve(daemon: &Daemon, mut connection: UnixStream) -> io::Result<(
                 std::thread::park();
             }
         }
-        ["stream", start @ ..] => {
-            let Some(start) = Start::from_words(start) else { return not_understood(&connection, &request) };
-            let Some(_seat) = daemon.seat() else {
+        Some(Request::Stream(wanted)) => {
+            let Some(seat) = daemon.seat(&wanted) else {
                 return refuse(&connection, &format!("the agent already serves {MOST_SESSIONS} sessions, its limit"));
             };
             connection.write_all(b"ok\n")?;
-            stream(daemon, &mut connection, &start)
+            stream(daemon, &mut connection, &wanted, &seat)
         }
-        _ => not_understood(&connection, &request),
+        None => {
+            let shown: String = request.trim_end().chars().take(100).collect();
+            refuse(&connection, &format!("the agent does not understand {shown:?}"))
+        }
     }
 }
 
-fn not_understood(connection: &UnixStream, request: &str) -> io::Result<()> {
-    refuse(connection, &format!("the agent does not understand {:?}", request.trim_end()))
-}
-
-/// Sends pcapng until the other side closes or the agent ends.
-fn stream(daemon: &Daemon, connection: &mut UnixStream, start: &Start) -> io::Result<()> {
+/// Sends pcapng until the other side closes, the agent ends, or all that was asked for is sent.
+fn stream(daemon: &Daemon, connection: &mut UnixStream, wanted: &Session, seat: &Seat<'_>) -> io::Result<()> {
     let mut out = Vec::with_capacity(2 * CHUNK);
-    let mut described = 0;
-    let mut cursor;
+    if wanted.until.is_some() {
+        std::thread::sleep(ARRIVAL);
+    }
+    let mut reader;
     {
         let state = daemon.lock();
-        cursor = start.cursor(daemon, &state);
+        reader = Reader::new(wanted, daemon, &state.master);
         pcapng::section(&mut out, concat!("sniff-agent ", env!("CARGO_PKG_VERSION")));
-        pcapng::hello(&mut out, &daemon.hello(&state));
+        pcapng::hello(&mut out, &daemon.hello(&state, wanted));
     }
+    let description = Description::new(daemon, wanted);
     let mut heartbeat = Instant::now();
     loop {
         let mut state = daemon.lock();
-        describe(daemon, &state, &mut described, &mut out);
+        description.describe(&state, &mut reader, &mut out);
         let full = CHUNK + out.len();
-        if let Some(flushed) = state.master.read(&mut cursor, &mut out, full) {
-            state.missed += flushed.count;
-            pcapng::flushed(&mut out, flushed.from, flushed.count);
-            state.master.read(&mut cursor, &mut out, full);
-        }
+        state = reader.read(daemon, state, &mut out, full)?;
         if heartbeat.elapsed() >= HEARTBEAT {
             heartbeat = Instant::now();
+            reader.account(&mut out);
             beat(&state, &mut out);
         }
-        if out.is_empty() {
-            if let Phase::Ended(why) = &state.phase {
+        seat.report(&mut state, &reader.count, out.len());
+        if out.is_empty() && (reader.is_over() || reader.is_at_the_end(&state.master)) {
+            let asked = reader.is_over();
+            let why = match &state.phase {
+                _ if asked => Some(ASKED),
+                Phase::Ended(why) => Some(why.as_str()),
+                _ => None,
+            };
+            if let Some(why) = why {
+                let end = Object::new().raw("next", reader.next()).text("why", why).raw("asked", asked).end();
+                reader.account(&mut out);
                 beat(&state, &mut out);
-                let end = super::json::Object::new().raw("next", state.master.next()).text("why", why).end();
                 pcapng::end(&mut out, &end);
+                seat.report(&mut state, &reader.count, out.len());
                 drop(state);
                 connection.write_all(&out)?;
                 return acknowledged(connection);
@@ -156,13 +118,36 @@ fn stream(daemon: &Daemon, connection: &mut UnixStream, start: &Start) -> io::Re
     }
 }
 
-/// Describes the interfaces that this session does not know yet.
-fn describe(daemon: &Daemon, state: &State, described: &mut usize, out: &mut Vec<u8>) {
-    let filter = Some(daemon.options.filter_text.as_str());
-    for tap in state.taps.iter().skip(*described) {
-        let snaplen = daemon.options.snaplen;
-        pcapng::interface(out, &pcapng::Interface { name: &tap.name, link: tap.link, snaplen, filter });
-        *described += 1;
+/// How interfaces are described to a session.
+struct Description {
+    filter: String,
+    snaplen: u32,
+}
+
+impl Description {
+    fn new(daemon: &Daemon, wanted: &Session) -> Self {
+        let (ours, theirs) = (daemon.options.filter_text.as_str(), wanted.filter_text.as_str());
+        let filter = match (ours, theirs) {
+            ("", one) | (one, "") => one.to_owned(),
+            (ours, theirs) => format!("({ours}) and ({theirs})"),
+        };
+        let snaplen = match wanted.snaplen {
+            0 => daemon.options.snaplen,
+            less => less.min(daemon.options.snaplen),
+        };
+        Self { filter: filter, snaplen }
+    }
+
+    /// Describes the interfaces that the session does not know yet.
+    fn describe(&self, state: &State, reader: &mut Reader, out: &mut Vec<u8>) {
+        let filter = Some(self.filter.as_str());
+        for tap in state.taps.iter().skip(reader.interfaces()) {
+            pcapng::interface(
+                out,
+                &pcapng::Interface { name: &tap.name, link: tap.link, snaplen: self.snaplen, filter },
+            );
+            reader.add_interface(tap.link);
+        }
     }
 }
 
@@ -188,20 +173,4 @@ fn acknowledged(connection: &mut UnixStream) -> io::Result<()> {
     connection.shutdown(Shutdown::Write)?;
     while connection.read(&mut [0; 64])? > 0 {}
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_start_survives_the_socket() {
-        let boot = Some("2f1c".to_owned());
-        for start in [Start::All, Start::Now, Start::Since(300), Start::From(7, None), Start::From(7, boot)] {
-            let words = start.to_words();
-            assert_eq!(Start::from_words(&words.split(' ').collect::<Vec<_>>()), Some(start));
-        }
-        assert_eq!(Start::from_words(&["from", "-1"]), None);
-        assert_eq!(Start::from_words(&[]), None);
-    }
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use libc::{sockaddr_ll, tpacket_block_desc, tpacket_hdr_v1, tpacket3_hdr};
 
-use super::bpf::{self, Program};
+use super::bpf::{self, Program, Tag};
 use super::pcapng::Direction;
 
 /// The most bytes that are ever kept of a frame; what libpcap takes for "all".
@@ -88,9 +88,6 @@ pub struct Frame<'a> {
     /// The kernel has dropped frames since [`Capture::dropped`] was last asked.
     pub losing: bool,
 }
-
-/// A VLAN tag as on the wire, if there is one.
-pub type Tag = Option<[u8; 4]>;
 
 impl Capture {
     /// Opens a capture of what `filter` accepts, with at most `snaplen` bytes of each frame, through a ring of `ring`

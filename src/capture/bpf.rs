@@ -16,7 +16,7 @@
 //! The kernel takes the VLAN tag out of a frame before filters run; it is put back into the captured frame afterwards. A
 //! filter thus sees a tagged frame as if it had no tag: `ip` and `port 80` match it, `vlan 7` never matches.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// The most instructions that the kernel takes (`BPF_MAXINSNS`).
 const MOST_ATTACHED: usize = 4096;
@@ -28,7 +28,7 @@ const MOST: usize = (MOST_ATTACHED - PROLOGUE as usize) / 2;
 const PROLOGUE: u32 = 7;
 
 /// Length of an Ethernet header without tags.
-const ETHERNET_HEADER: u32 = 14;
+pub(super) const ETHERNET_HEADER: u32 = 14;
 
 /// An offset behind the end of every frame: a load from it drops the frame, as it does in the first copy.
 const BEYOND: u32 = 0x000f_0000;
@@ -47,8 +47,9 @@ const RETURN: u16 = 0x06;
 const RETURN_A: u16 = 0x16;
 
 // Loads from these offsets read what the kernel knows of a frame, as in linux/filter.h.
-const NETWORK_HEADER: u32 = 0xfff0_0000;
-const ANCILLARY: u32 = 0xffff_f000;
+pub(super) const LINK_LAYER: u32 = 0xffe0_0000;
+pub(super) const NETWORK_HEADER: u32 = 0xfff0_0000;
+pub(super) const ANCILLARY: u32 = 0xffff_f000;
 const PROTOCOL: u32 = ANCILLARY;
 const PACKET_TYPE: u32 = ANCILLARY + 4;
 const HARDWARE_TYPE: u32 = ANCILLARY + 28;
@@ -61,6 +62,12 @@ pub const LOOPBACK: u16 = 772;
 
 /// Packet type of what this host sends (`PACKET_OUTGOING`).
 pub const OUTGOING: u8 = 4;
+
+/// How many memory cells a program has.
+pub(super) const CELLS: usize = 16;
+
+/// A VLAN tag as on the wire, if there is one.
+pub type Tag = Option<[u8; 4]>;
 
 /// One instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +82,8 @@ pub struct Instruction {
     pub k: u32,
 }
 
-/// A checked program: every jump goes forward and stays inside, and the last instruction returns.
+/// A checked program: every instruction is known and has an operand that it can have, every jump goes forward and stays
+/// inside, and the last instruction returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program(Vec<Instruction>);
 
@@ -122,6 +130,21 @@ impl Program {
         Ok(Self(instructions))
     }
 
+    pub(super) fn instructions(&self) -> &[Instruction] {
+        &self.0
+    }
+
+    /// The text form, on one line.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = self.0.len().to_string();
+        for Instruction { code, jt, jf, k } in &self.0 {
+            // Writing to a string does not fail.
+            let _ = write!(text, ",{code} {jt} {jf} {k}");
+        }
+        text
+    }
+
     /// What to attach so that at most `snaplen` bytes of each frame are kept: see the module's documentation.
     #[must_use]
     pub fn attachable(&self, snaplen: u32) -> Vec<Instruction> {
@@ -148,7 +171,7 @@ impl Program {
 }
 
 /// The same instruction for frames that start with the network header.
-fn without_ethernet(instruction: Instruction) -> Instruction {
+pub(super) fn without_ethernet(instruction: Instruction) -> Instruction {
     let Instruction { code, k, .. } = instruction;
     let absolute = code & !0x18 == LOAD_WORD & !0x18;
     let indirect = code & !0x18 == 0x40;
@@ -179,9 +202,13 @@ fn parse(line: &str) -> Option<Instruction> {
     numbers.next().is_none().then_some(instruction)
 }
 
-/// Checks what must hold before two copies can be joined. The kernel checks the rest, such as codes and memory cells.
+/// Checks what must hold before two copies can be joined, or a program can be run at all. The kernel checks the rest, such
+/// as memory cells that are read before they are written.
 fn check(instructions: &[Instruction]) -> Result<(), Invalid> {
     for (at, instruction) in instructions.iter().enumerate() {
+        if let Some(wrong) = wrong(instruction) {
+            return Err(Invalid(format!("instruction {at} {wrong}")));
+        }
         let left = (instructions.len() - at - 1) as u64;
         let farthest = match (instruction.code & 0x07 == JUMP, instruction.code) {
             (true, JUMP) => u64::from(instruction.k),
@@ -199,6 +226,25 @@ fn check(instructions: &[Instruction]) -> Result<(), Invalid> {
     }
 }
 
+/// What is wrong with an instruction by itself.
+fn wrong(instruction: &Instruction) -> Option<&'static str> {
+    match instruction.code {
+        // Divisions and remainders by a constant.
+        0x34 | 0x94 if instruction.k == 0 => Some("divides by 0"),
+        // Shifts by a constant.
+        0x64 | 0x74 if instruction.k >= 32 => Some("shifts by more than a word"),
+        // Loads and stores of memory cells.
+        0x60 | 0x61 | 0x02 | 0x03 if instruction.k as usize >= CELLS => Some("uses a cell that there is not"),
+        0x20 | 0x28 | 0x30 | 0x40 | 0x48 | 0x50 | 0x80 | 0x00 | 0x60 => None,
+        0x81 | 0xb1 | 0x01 | 0x61 | 0x02 | 0x03 => None,
+        0x04 | 0x14 | 0x24 | 0x34 | 0x44 | 0x54 | 0x64 | 0x74 | 0x84 | 0x94 | 0xa4 => None,
+        0x0c | 0x1c | 0x2c | 0x3c | 0x4c | 0x5c | 0x6c | 0x7c | 0x9c | 0xac => None,
+        0x05 | 0x15 | 0x25 | 0x35 | 0x45 | 0x1d | 0x2d | 0x3d | 0x4d => None,
+        RETURN | RETURN_A | 0x07 | 0x87 => None,
+        _ => Some("is not known"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test that can't go on has failed")]
@@ -213,6 +259,7 @@ mod tests {
         assert_eq!(program.0.len(), 4);
         assert_eq!(program.0[1], Instruction { code: 21, jt: 0, jf: 1, k: 2048 });
         assert_eq!(Program::parse(&format!("{}\n", IP.replace(',', "\n"))).unwrap(), program);
+        assert_eq!(program.to_text(), IP);
     }
 
     #[test]
@@ -229,6 +276,10 @@ mod tests {
             ("2,21 0 1 1,6 0 0 0", "instruction 0 jumps out of the program"),
             ("2,5 0 0 4294967295,6 0 0 0", "instruction 0 jumps out of the program"),
             ("1,40 0 0 12", "the last instruction does not return"),
+            ("2,99 0 0 0,6 0 0 0", "instruction 0 is not known"),
+            ("2,52 0 0 0,6 0 0 0", "instruction 0 divides by 0"),
+            ("2,100 0 0 32,6 0 0 0", "instruction 0 shifts by more than a word"),
+            ("2,96 0 0 16,6 0 0 0", "instruction 0 uses a cell that there is not"),
         ] {
             assert_eq!(Program::parse(text).unwrap_err().to_string(), why, "{text:?}");
         }

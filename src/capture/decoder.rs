@@ -1,4 +1,5 @@
-//! Bytes of a pcap or pcapng stream → frames, incrementally: the same for a file and for an agent's stream.
+//! Bytes of a pcap or pcapng stream → frames, incrementally: the same for a file and for an agent's stream. Either may be
+//! compressed with LZ4.
 
 use byteorder_slice::{BigEndian, ByteOrder, LittleEndian};
 use pcap_file::Endianness;
@@ -6,6 +7,7 @@ use pcap_file::pcap::{PcapHeader, PcapParseError, PcapTsResolution, RawPcapPacke
 
 use crate::entry::Timestamp;
 
+use super::lz4::{self, Inflater};
 use super::section::Sections;
 use super::{Batch, Error, Interface, Stored};
 
@@ -29,6 +31,10 @@ pub struct Decoder {
     format: Option<Format>,
     /// Frames decoded so far.
     count: u64,
+    /// If the stream is compressed.
+    inflater: Option<Inflater>,
+    /// Of a compressed stream, how many bytes were decompressed and not used: they are given again.
+    unused: usize,
 }
 
 #[derive(Debug)]
@@ -53,7 +59,7 @@ impl Decoder {
     /// For a capture that errors shall call `name`.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), interfaces: Vec::new(), format: None, count: 0 }
+        Self { name: name.into(), interfaces: Vec::new(), format: None, count: 0, inflater: None, unused: 0 }
     }
 
     /// The interfaces seen so far; frames index into it. It only grows, also across sections.
@@ -74,13 +80,35 @@ impl Decoder {
         self.format.is_some()
     }
 
+    /// Bytes that were given and wait for more to be decompressed.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.inflater.as_ref().map_or(0, Inflater::held)
+    }
+
     /// Decodes the whole records at the start of `batch.bytes[from..]` into frames, notes and interfaces of the batch.
-    /// Returns how many bytes it used; the caller gives the rest again with more behind it.
+    /// Returns how many bytes it used; the caller gives the rest again with more behind it. Compressed bytes are replaced by
+    /// what they come to.
     ///
     /// # Errors
     /// [`Error::NotACapture`] if the stream is of no known format; [`Error::Damaged`] if its records cannot be
     /// followed any further. The batch then holds the frames before the damage.
     pub fn decode(&mut self, batch: &mut Batch, from: usize) -> Result<usize, Error> {
+        let magic = batch.bytes.get(from..).and_then(<[u8]>::first_chunk);
+        if self.format.is_none() && self.inflater.is_none() && magic == Some(&lz4::MAGIC) {
+            self.inflater = Some(Inflater::default());
+        }
+        let Some(inflater) = &mut self.inflater else { return self.records(batch, from) };
+        let packed = batch.bytes.split_off(from + self.unused);
+        let inflated = inflater.inflate(packed, &mut batch.bytes);
+        let used = self.records(batch, from)?;
+        self.unused = batch.bytes.len() - from - used;
+        inflated.map_err(|damage| self.damaged(&damage))?;
+        Ok(used)
+    }
+
+    /// The same for what is not compressed.
+    fn records(&mut self, batch: &mut Batch, from: usize) -> Result<usize, Error> {
         let mut at = from;
         if self.format.is_none() {
             let Some((format, used)) = self.detect(batch, from)? else { return Ok(0) };
@@ -96,14 +124,16 @@ impl Decoder {
         self.interfaces.extend(batch.interfaces.iter().skip(known).cloned());
         match result {
             Ok(()) => Ok(at - from),
-            Err(damage) => {
-                let after = match self.count {
-                    0 => "before its first packet".to_owned(),
-                    count => format!("after packet {}", grouped(count)),
-                };
-                Err(Error::Damaged { name: self.name.clone(), why: format!("{after}: {damage}") })
-            }
+            Err(damage) => Err(self.damaged(&damage)),
         }
+    }
+
+    fn damaged(&self, damage: &Damage) -> Error {
+        let after = match self.count {
+            0 => "before its first packet".to_owned(),
+            count => format!("after packet {}", grouped(count)),
+        };
+        Error::Damaged { name: self.name.clone(), why: format!("{after}: {damage}") }
     }
 
     /// Tells the format by the first bytes; none while there are too few.
@@ -220,7 +250,7 @@ fn beginning(bytes: &[u8]) -> String {
         (b"\x28\xb5\x2f\xfd", "a zstd header (compressed twice?)"),
         (b"\xfd7zXZ\0", "an xz header (decompress it first)"),
         (b"BZh", "a bzip2 header (decompress it first)"),
-        (b"\x04\x22\x4d\x18", "an lz4 header (decompress it first)"),
+        (b"\x02\x21\x4c\x18", "an old lz4 header (decompress it first)"),
         (b"%PDF", "a PDF header"),
         (b"\x89PNG", "a PNG header"),
         (b"GMBU", "a Network Monitor header"),
@@ -317,6 +347,36 @@ mod tests {
         let frames: Vec<_> = batch.frames().map(|frame| frame.data.to_vec()).collect();
         assert_eq!(frames, [b"abc".to_vec(), b"de".to_vec(), Vec::new()]);
         assert_eq!(batch.interfaces.len(), 1);
+    }
+
+    #[test]
+    fn a_compressed_stream_gives_the_same_frames_however_it_arrives() {
+        let data: Vec<u8> = (0..=255).collect();
+        let packets: Vec<_> = (0..2000).map(|second| (second, 0, 256, data.as_slice())).collect();
+        let file = pcap(0xa1b2_c3d4, false, &packets);
+        let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+        std::io::Write::write_all(&mut encoder, &file).unwrap();
+        let packed = encoder.finish().unwrap();
+        assert!(packed.len() < file.len() / 5);
+        for size in [1, 100, 4096, packed.len()] {
+            let mut decoder = Decoder::new("x.pcap");
+            let mut batch = Batch::default();
+            let (mut used, mut frames) = (0, Vec::new());
+            for piece in packed.chunks(size) {
+                batch.bytes.extend_from_slice(piece);
+                used += decoder.decode(&mut batch, used).unwrap();
+                // What is full is handed on, and the rest kept for the next.
+                if batch.frames.len() > 10 {
+                    frames.extend(batch.frames().map(|frame| (frame.time.0, frame.data.to_vec())));
+                    let rest = batch.bytes.split_off(used);
+                    batch = Batch { bytes: rest, ..Batch::default() };
+                    used = 0;
+                }
+            }
+            frames.extend(batch.frames().map(|frame| (frame.time.0, frame.data.to_vec())));
+            assert_eq!((frames.len(), decoder.held()), (2000, 0), "{size}");
+            assert!(frames.iter().zip(0..).all(|(frame, second)| *frame == (second * 1_000_000_000, data.clone())));
+        }
     }
 
     #[test]

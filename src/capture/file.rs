@@ -20,7 +20,7 @@ const PIPE_CHUNK: usize = 64 << 10;
 /// How much is looked at to tell compression; no capture is shorter than a pcap's header.
 const HEAD: usize = 24;
 
-/// A capture file or standard input; pcap or pcapng, as it is or compressed by gzip or zstd.
+/// A capture file or standard input; pcap or pcapng, as it is or compressed by gzip, zstd or lz4.
 pub struct File {
     name: String,
     input: Box<dyn Read + Send>,
@@ -163,7 +163,7 @@ impl Source for File {
         batch.bytes.append(&mut self.tail);
         while !self.ended {
             match self.fill(&mut batch.bytes) {
-                Ok(0) => self.finish(batch.bytes.len())?,
+                Ok(0) => self.finish(batch.bytes.len() + self.decoder.held())?,
                 Ok(_) => {}
                 Err(cause) => self.failed(cause)?,
             }
@@ -336,6 +336,12 @@ mod tests {
         ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
     }
 
+    fn lz4(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
     #[test]
     fn however_it_is_packed_it_gives_the_same_frames() {
         let plain = pcap(200);
@@ -348,6 +354,8 @@ mod tests {
             ("gzip, two members", [gzip(first), gzip(second)].concat()),
             ("zstd", zstd(&plain)),
             ("zstd, frames", [skippable, zstd(second)].concat()),
+            ("lz4", lz4(&plain)),
+            ("lz4, frames", [lz4(first), lz4(second)].concat()),
         ] {
             assert_eq!(read(open(bytes.clone())), (expected.clone(), Ok(None)), "{name}");
             let trickle = File::new("x.pcap".to_owned(), Trickle(Cursor::new(bytes), 0), None).unwrap();
@@ -361,7 +369,11 @@ mod tests {
         let mut plain = pcap(3);
         plain.truncate(plain.len() - 1);
         assert_eq!(read(open(plain.clone())), (vec![0, 1], cut.clone()));
-        assert_eq!(read(open(gzip(&plain))), (vec![0, 1], cut));
+        assert_eq!(read(open(gzip(&plain))), (vec![0, 1], cut.clone()));
+        let mut packed = [lz4(&plain[..200]), lz4(&plain[200..])].concat();
+        packed.truncate(packed.len() - 9);
+        assert!(matches!(read(open(packed)), (frames, Ok(Some(_))) if frames == [0]));
+        assert_eq!(read(open(lz4(&plain))), (vec![0, 1], cut));
         let mut packed = gzip(&pcap(50));
         packed.truncate(packed.len() - 9);
         let (_, end) = read(open(packed));

@@ -67,6 +67,9 @@ pub enum Note {
     Hello(String),
     /// Packets that the master PCAP had flushed before they were read: the first number and how many.
     Flushed { from: u64, count: u64 },
+    /// Of the packets numbered `from` up to `next`, this many were left out by the session's own filter. The others came
+    /// before this note.
+    Filtered { from: u64, next: u64, count: u64 },
     /// Counters of one interface since its capture began.
     Statistics { interface: u32, received: Option<u64>, dropped: Option<u64> },
     /// The agent ended the stream on purpose; the text is its reason (JSON).

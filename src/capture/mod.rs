@@ -1,5 +1,5 @@
 //! Where frames come from: files, streams of agents, sockets. The only place with `unsafe`
-//! code, but for the agent's dealings with its own process.
+//! code, but for the agent's dealings with its own process and its buffer on disk.
 //!
 //! Owns the frame, the batch and the file formats. Never looks into a packet.
 
@@ -15,6 +15,10 @@ pub mod file;
 pub mod filter;
 #[cfg(feature = "engine")]
 mod frame;
+#[cfg(feature = "agent")]
+pub mod interpreter;
+#[cfg(feature = "engine")]
+mod lz4;
 pub mod pcapng;
 #[cfg(feature = "engine")]
 mod section;

@@ -13,7 +13,11 @@
 //! |---|---|---|
 //! | 1 hello | after the section header | `version`, `protocol` (1), `boot`, `pod`, `first`, `next`, `interfaces`, `filter`, `snaplen`, `buffer` |
 //! | 2 flushed | in place of packets that the master PCAP no longer had | `from` (number of the first), `count` |
-//! | 3 end | last, if the agent stops on purpose | `next` (the number that no packet got), `why` |
+//! | 3 end | last, if the stream ends on purpose | `next` (the number of the first packet that is not in it, nor ever was), `why`; `asked` (true) if the client asked for no more, while the agent goes on |
+//! | 4 filtered | behind packets of a session that has a filter of its own | `from`, `next`, `count`: of the packets from number `from` up to, not including, `next`, the filter left out `count`; all others of them were sent before this block, none was flushed |
+//!
+//! The hello of such a session has `filtered` true: numbers that it lacks are lost only if the notes do not cover them. What
+//! notes follow has no gap and no overlap: one starts where the one before ended, or behind packets flushed in between.
 //!
 //! Readers that do not know the number skip them.
 
@@ -35,6 +39,9 @@ const STATISTICS: u32 = 5;
 const PACKET: u32 = 6;
 const SECRETS: u32 = 10;
 const CUSTOM: u32 = 0x0bad;
+
+/// The head of the option that tells a packet's direction: code 2, of four bytes.
+const FLAGS: u32 = 4 << 16 | 2;
 
 /// Type of secrets: a TLS key log as `SSLKEYLOGFILE` has it ("TLSK").
 const TLS_KEY_LOG: u32 = 0x544c_534b;
@@ -139,7 +146,7 @@ pub fn packet(out: &mut Vec<u8>, packet: &Packet<'_>) {
     };
     let mut options = Tail::new(captured);
     if let Some(flags) = flags {
-        options.words([4 << 16 | 2, flags]);
+        options.words([FLAGS, flags]);
     }
     if packet.dropped > 0 {
         options.words([8 << 16 | 4, packet.dropped as u32, (packet.dropped >> 32) as u32]);
@@ -236,9 +243,66 @@ pub fn flushed(out: &mut Vec<u8>, from: u64, count: u64) {
     ours(out, 2, &format!("{{\"from\":{from},\"count\":{count}}}"));
 }
 
+/// Appends the note that of the packets numbered `from` up to `next`, `count` were left out by the session's filter.
+pub fn filtered(out: &mut Vec<u8>, from: u64, next: u64, count: u64) {
+    ours(out, 4, &format!("{{\"from\":{from},\"next\":{next},\"count\":{count}}}"));
+}
+
 /// Appends the end on purpose: the text is a JSON object.
 pub fn end(out: &mut Vec<u8>, json: &str) {
     ours(out, 3, json);
+}
+
+/// A packet, as [`packet`] wrote it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stored<'a> {
+    /// Index of its interface in the section.
+    pub interface: u32,
+    /// Its length on the wire.
+    pub len: u32,
+    /// The bytes captured.
+    pub data: &'a [u8],
+    /// Which way it went.
+    pub direction: Direction,
+}
+
+impl<'a> Stored<'a> {
+    /// Reads a block that [`packet`] wrote; none if it is something else.
+    #[must_use]
+    pub fn of(block: &'a [u8]) -> Option<Self> {
+        let word = |at: usize| block.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
+        let captured = word(20)? as usize;
+        let data = block.get(28..28 + captured)?;
+        // The flags are the first option if there are any.
+        let options = 28 + captured.next_multiple_of(4);
+        let direction = match (word(options), word(options + 4)) {
+            (Some(FLAGS), Some(1)) => Direction::Inbound,
+            (Some(FLAGS), Some(2)) => Direction::Outbound,
+            _ => Direction::Unknown,
+        };
+        Some(Self { interface: word(8)?, len: word(24)?, data, direction })
+    }
+}
+
+/// Appends a block that [`packet`] wrote, with at most `keep` bytes of its data.
+pub fn cut(out: &mut Vec<u8>, block: &[u8], keep: u32) {
+    let Some(Stored { data, .. }) = Stored::of(block).filter(|stored| stored.data.len() > keep as usize) else {
+        out.extend_from_slice(block);
+        return;
+    };
+    let kept = keep as usize;
+    let options = block.get(28 + data.len().next_multiple_of(4)..block.len() - 4).unwrap_or_default();
+    let length = (28 + kept.next_multiple_of(4) + options.len() + 4) as u32;
+    let start = out.len();
+    out.extend_from_slice(block.get(..28 + kept).unwrap_or_default());
+    pad(out, kept);
+    out.extend_from_slice(options);
+    u32(out, length);
+    for (at, value) in [(4, length), (20, keep)] {
+        if let Some(field) = out.get_mut(start + at..start + at + 4) {
+            field.copy_from_slice(&value.to_le_bytes());
+        }
+    }
 }
 
 /// True if the bytes end in the whole block that [`end`] writes.
@@ -362,6 +426,26 @@ mod tests {
         ];
         assert_eq!(blocks(&out), [(PACKET, &body[..])]);
         assert!(out.len() <= 5 + PACKET_OVERHEAD);
+    }
+
+    #[test]
+    fn what_is_cut_later_is_as_if_it_had_been_cut_before() {
+        for (kept, direction, dropped) in
+            [(0, Direction::Unknown, 0), (3, Direction::Inbound, 4), (4, Direction::Outbound, 0)]
+        {
+            let whole =
+                Packet { interface: 7, time: 1 << 40, len: 60, data: &[b"abcde"], direction, id: Some(9), dropped };
+            let (mut block, mut expected, mut out) = (Vec::new(), Vec::new(), Vec::new());
+            packet(&mut block, &whole);
+            assert_eq!(Stored::of(&block), Some(Stored { interface: 7, len: 60, data: b"abcde", direction }));
+            packet(&mut expected, &Packet { data: &[&b"abcde"[..kept]], ..whole });
+            cut(&mut out, &block, kept as u32);
+            assert_eq!(out, expected);
+            out.clear();
+            cut(&mut out, &block, 5);
+            assert_eq!(out, block);
+        }
+        assert_eq!(Stored::of(&[6; 30]), None);
     }
 
     #[test]

@@ -366,6 +366,16 @@ fn ours(data: &[u8]) -> Option<Note> {
             Some(Note::Flushed { from, count })
         }
         3 => Some(Note::End(text(json))),
+        4 => {
+            #[derive(serde::Deserialize)]
+            struct Filtered {
+                from: u64,
+                next: u64,
+                count: u64,
+            }
+            let Filtered { from, next, count } = serde_json::from_slice(json).ok()?;
+            Some(Note::Filtered { from, next, count })
+        }
         _ => None,
     }
 }

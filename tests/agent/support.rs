@@ -152,11 +152,28 @@ impl Agent<'_> {
         command
     }
 
+    /// Its status.
+    pub fn told(&self) -> serde_json::Value {
+        let output = self.client(&["status"]).output().expect("the agent runs");
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// How many sessions it has.
+    pub fn sessions(&self) -> usize {
+        self.told()["sessions"].as_array().expect("a list").len()
+    }
+
     /// The number in its status under that name.
     pub fn status(&self, name: &str) -> u64 {
-        let output = self.client(&["status"]).output().expect("the agent runs");
-        let status: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let status = self.told();
         name.split('.').fold(&status, |value, key| &value[key]).as_u64().unwrap_or_else(|| panic!("{name} in {status}"))
+    }
+
+    /// KiB that it has in memory now (`VmRSS`) or had at the most (`VmHWM`).
+    pub fn memory(&self, what: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
+        let of = |line: &str| line.strip_prefix(what)?.strip_prefix(':')?.trim().strip_suffix(" kB")?.parse().ok();
+        status.lines().find_map(of).expect("a number")
     }
 
     /// A session whose output goes to a file; it is complete once the agent has stopped.
@@ -170,6 +187,11 @@ impl Agent<'_> {
         let stream = Stream { path, child };
         until("the session starts", || stream.blocks().iter().any(|block| matches!(block, Block::Hello(_))));
         stream
+    }
+
+    /// What a session gets that ends by itself.
+    pub fn look_back(&self, arguments: &[&str]) -> Vec<Block> {
+        self.stream(arguments).end()
     }
 
     /// What a session gets that begins now and lasts until the agent stops, which it is told at once.
@@ -250,6 +272,7 @@ pub enum Block {
     Hello(serde_json::Value),
     Flushed(serde_json::Value),
     End(serde_json::Value),
+    Filtered(serde_json::Value),
     Interface { name: String, link: u16, snaplen: u32 },
     Packet(Packet),
     Statistics { interface: u32, received: u64, dropped: u64 },
@@ -274,6 +297,20 @@ pub fn packets(blocks: &[Block]) -> Vec<&Packet> {
 /// Their numbers.
 pub fn ids(blocks: &[Block]) -> Vec<u64> {
     packets(blocks).iter().map(|packet| packet.id).collect()
+}
+
+/// What a filter of the session's own left out: from, next and count of each note.
+pub fn filtered(blocks: &[Block]) -> Vec<(u64, u64, u64)> {
+    let note = |block: &Block| match block {
+        Block::Filtered(note) => Some((note["from"].as_u64()?, note["next"].as_u64()?, note["count"].as_u64()?)),
+        _ => None,
+    };
+    blocks.iter().filter_map(note).collect()
+}
+
+/// The capture filter, compiled.
+pub fn program(text: &str) -> String {
+    sh(&format!("tcpdump -y EN10MB -ddd '{text}' 2>/dev/null")).trim().replace('\n', ",")
 }
 
 /// The packets that hold a mark.
@@ -332,6 +369,7 @@ fn parse_block(kind: u64, body: &[u8]) -> Block {
                 1 => Block::Hello(json),
                 2 => Block::Flushed(json),
                 3 => Block::End(json),
+                4 => Block::Filtered(json),
                 other => panic!("custom block {other}"),
             }
         }

@@ -114,7 +114,7 @@ class Agent(Recorder):
 
     def stream(self):
         self.start(measure.agent(), "stream", "--no-stdin", "--socket", self.socket)
-        self.wait_until(lambda: self.status()["sessions"] == 1, "stream")
+        self.wait_until(lambda: len(self.status()["sessions"]) == 1, "stream")
 
     def status(self):
         words = [measure.agent(), "status", "--socket", self.socket]
