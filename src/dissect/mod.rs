@@ -4,6 +4,7 @@
 #![doc = include_str!("README.md")]
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod amqp;
 mod cursor;
 mod detect;
 mod dns;
@@ -35,6 +36,7 @@ use crate::entry::Direction;
 /// Every protocol, sorted by name. This and its `mod` line are all that a new dissector adds here.
 #[rustfmt::skip]
 pub static PROTOCOLS: &[&Protocol] = &[
+    &amqp::PROTOCOL,
     &dns::PROTOCOL,
     &graphql::PROTOCOL,
     &grpc::PROTOCOL,
