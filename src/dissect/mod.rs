@@ -17,6 +17,7 @@ mod http2;
 mod icmp;
 mod memcached;
 mod message;
+mod mongodb;
 mod mqtt;
 mod nats;
 mod pair;
@@ -46,6 +47,7 @@ pub static PROTOCOLS: &[&Protocol] = &[
     &dns::llmnr::PROTOCOL,
     &dns::mdns::PROTOCOL,
     &memcached::PROTOCOL,
+    &mongodb::PROTOCOL,
     &mqtt::PROTOCOL,
     &nats::PROTOCOL,
     &quic::PROTOCOL,
