@@ -93,19 +93,17 @@ impl Amqp {
         self.flush(direction, frame.channel, cx);
         let mut message = Message::new(Role::OneWay, direction, cx);
         message.bytes = frame.len() as u64;
-        let mut asked = method.id;
+        let mut asked = method;
         match method.part {
             Part::Asks if facts.no_wait => {}
             Part::Asks => message.role = Role::Request,
             Part::Answers(id) => {
                 message.role = Role::Response;
-                asked = id;
+                asked = Method::find(method.class, id).unwrap_or(method);
             }
             Part::Alone => {}
         }
-        if message.role != Role::Response {
-            message.operation = Text::Borrowed(method.name);
-        }
+        message.operation = Text::Borrowed(asked.name);
         if let Some(code) = facts.reply_code {
             message.status = code.to_string().into();
             message.failed = !matches!(code, 0 | REPLY_SUCCESS);
@@ -119,7 +117,7 @@ impl Amqp {
         message.target = target(method, &facts);
         let channel = self.channel(frame.channel);
         let opened = channel.as_ref().map_or(0, |channel| channel.opened);
-        message.id = id(method.class, asked, frame.channel, opened);
+        message.id = id(asked, frame.channel, opened);
         let Some(channel) = channel else {
             cx.emit(message);
             return Ok(());
@@ -127,7 +125,7 @@ impl Amqp {
         match (method.class, method.id) {
             (CHANNEL, OPEN) => {
                 *channel = Channel { opened: opened.wrapping_add(1), ..Channel::default() };
-                message.id = id(method.class, asked, frame.channel, channel.opened);
+                message.id = id(asked, frame.channel, channel.opened);
             }
             (QUEUE, DECLARE | DECLARE_OK) => {
                 channel.queue.clear();
@@ -165,8 +163,8 @@ impl Amqp {
 }
 
 /// Pairs a method with its answer; never 0.
-fn id(class: u16, method: u16, channel: u16, opened: u16) -> u64 {
-    ID | u64::from(opened) << 48 | u64::from(channel) << 32 | u64::from(class) << 16 | u64::from(method)
+fn id(asked: &Method, channel: u16, opened: u16) -> u64 {
+    ID | u64::from(opened) << 48 | u64::from(channel) << 32 | u64::from(asked.class) << 16 | u64::from(asked.id)
 }
 
 /// What a method is about.

@@ -131,7 +131,6 @@ impl Reader {
             kind::OBJECT_ID => fields! { "$oid" => text::hex(cursor.take(12)?) },
             kind::BOOL => (cursor.u8()? != 0).into(),
             kind::DATE => date(cursor.i64_le()?),
-            kind::NULL => Value::Null,
             kind::REGEX => {
                 let (pattern, options) = (cursor.until(0)?, cursor.until(0)?);
                 let expression = fields! { "pattern" => text::value(pattern), "options" => text::value(options) };
@@ -165,6 +164,7 @@ impl Reader {
             }
             kind::MIN_KEY => fields! { "$minKey" => 1u8 },
             kind::MAX_KEY => fields! { "$maxKey" => 1u8 },
+            // Null; types that are none were refused when the element was read.
             _ => Value::Null,
         })
     }

@@ -46,15 +46,14 @@ impl Command {
     }
 
     fn name(&mut self, name: &[u8]) {
-        match COMMANDS.binary_search_by_key(&name, |(name, _)| name.as_bytes()).ok().and_then(|at| COMMANDS.get(at)) {
-            Some(&(name, rule)) => (self.name, self.rule) = (Text::Borrowed(name), Some(rule)),
-            None => {
-                // What servers of a cluster tell each other.
-                let rule = if name.starts_with(b"_") { Rule::Namespace } else { Rule::Collection };
-                self.name = Text::Owned(text::string(name.get(..MAX_NAME).unwrap_or(name)));
-                self.rule = Some(rule);
-            }
+        if let Some((name, rule)) = find(name) {
+            (self.name, self.rule) = (Text::Borrowed(name), Some(rule));
+            return;
         }
+        // What servers of a cluster tell each other has names that start so.
+        let rule = if name.starts_with(b"_") { Rule::Namespace } else { Rule::Collection };
+        self.name = Text::Owned(text::string(name.get(..MAX_NAME).unwrap_or(name)));
+        self.rule = Some(rule);
     }
 
     /// The first field, of a command or of one within another.
@@ -64,7 +63,7 @@ impl Command {
             (Rule::Namespace, kind::STRING) => (self.collection, self.whole) = (string(value), true),
             (Rule::Nested, kind::DOCUMENT) => {
                 if let Some((element, value)) = first(value) {
-                    let rule = rule_of(element.name);
+                    let rule = find(element.name).map_or(Rule::Collection, |(_, rule)| rule);
                     if rule != Rule::Nested {
                         self.first(&element, value, rule);
                     }
@@ -74,10 +73,10 @@ impl Command {
         }
     }
 
-    /// What the row is about.
-    pub(super) fn target(self) -> String {
+    /// What the row says: operation and target.
+    pub(super) fn row(self) -> (Text, String) {
         if self.whole {
-            return self.collection;
+            return (self.name, self.collection);
         }
         let mut target = self.database;
         if !self.collection.is_empty() {
@@ -86,7 +85,7 @@ impl Command {
             }
             target.push_str(&self.collection);
         }
-        target
+        (self.name, target)
     }
 }
 
@@ -135,9 +134,10 @@ fn string(value: &[u8]) -> String {
     text::string(bytes.get(..MAX_NAME).unwrap_or(bytes))
 }
 
-fn rule_of(name: &[u8]) -> Rule {
-    let at = COMMANDS.binary_search_by_key(&name, |(name, _)| name.as_bytes());
-    at.ok().and_then(|at| COMMANDS.get(at)).map_or(Rule::Collection, |(_, rule)| *rule)
+/// A command's name and rule.
+fn find(name: &[u8]) -> Option<(&'static str, Rule)> {
+    let at = COMMANDS.binary_search_by_key(&name, |(name, _)| name.as_bytes()).ok()?;
+    COMMANDS.get(at).copied()
 }
 
 /// Commands that are often seen, and those whose first field is not a collection though it may be a string. Sorted.
@@ -194,7 +194,7 @@ mod tests {
     fn target(name: &[u8], kind: u8, value: &[u8]) -> String {
         let mut command = Command::new(b"shop", b"");
         command.take(true, &Element { kind, name, size: value.len() }, value);
-        command.target()
+        command.row().1
     }
 
     #[test]

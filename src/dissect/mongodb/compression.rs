@@ -105,9 +105,11 @@ fn snappy_element(cursor: &mut Cursor<'_>, out: &mut Vec<u8>) -> Option<()> {
     };
     let start = out.len().checked_sub(offset).filter(|_| offset > 0)?;
     // A copy may reach into itself, which repeats it.
-    for at in start..start + len {
-        let byte = *out.get(at)?;
-        out.push(byte);
+    let mut left = len;
+    while left > 0 {
+        let part = left.min(out.len() - start);
+        out.extend_from_within(start..start + part);
+        left -= part;
     }
     Some(())
 }

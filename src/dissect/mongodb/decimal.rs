@@ -22,7 +22,7 @@ pub(super) fn string(bits: u128) -> String {
     let coefficient = if large { 0 } else { bits & ((1 << 113) - 1) };
     let coefficient = if coefficient > MAX_COEFFICIENT { 0 } else { coefficient };
     let digits = coefficient.to_string();
-    let adjusted = exponent + digits.len() as i32 - 1;
+    let adjusted = exponent + coefficient.checked_ilog10().unwrap_or(0).cast_signed();
     if exponent > 0 || adjusted < -6 {
         let (first, rest) = digits.split_at(1);
         let point = if rest.is_empty() { "" } else { "." };

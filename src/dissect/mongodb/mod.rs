@@ -226,8 +226,7 @@ impl Mongo {
     fn request(&mut self, open: Open, cx: &mut Cx<'_>) {
         let Open { mut message, header, opcode, flags, facts, .. } = open;
         if let Facts::Command(command) = facts {
-            message.operation = command.name.clone();
-            message.target = command.target();
+            (message.operation, message.target) = command.row();
         } else if matches!(opcode, Opcode::Query | Opcode::GetMore) {
             if self.queries.len() >= MAX_QUERIES {
                 self.queries.pop_front();
@@ -269,7 +268,9 @@ impl Mongo {
             Opcode::Reply => cursor_id != 0 && (asked.is_some() || self.last.is_some()),
             _ => false,
         };
-        let again = self.last.is_some_and(|last| last == header.response_to || asked.is_some());
+        // Also one of several whose first was not captured, since its request would be known.
+        let unknown = more && opcode == Opcode::Msg && asked.is_none();
+        let again = unknown || self.last.is_some_and(|last| last == header.response_to || asked.is_some());
         self.last = more.then_some(header.request_id);
         if again {
             if !message.failed {
@@ -277,7 +278,7 @@ impl Mongo {
             }
             message.role = Role::OneWay;
             if let Some(asked) = &self.exhaust {
-                message.operation = asked.operation.clone();
+                message.operation.clone_from(&asked.operation);
                 message.target.clone_from(&asked.target);
             }
         }

@@ -80,9 +80,8 @@ fn message(direction: Direction, bytes: &[u8]) -> Verdict {
     let bytes = bytes.get(..header.len).unwrap_or(bytes);
     match plausible(&header, &mut Cursor::new(bytes.get(HEADER..).unwrap_or_default())) {
         Ok(true) => verdict,
-        Ok(false) => Verdict::No,
         Err(_) if bytes.len() < header.len.min(MAX_LOOKED_AT) => Verdict::More,
-        Err(_) => Verdict::No,
+        Ok(false) | Err(_) => Verdict::No,
     }
 }
 
