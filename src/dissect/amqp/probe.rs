@@ -42,7 +42,8 @@ pub(super) fn probe(probe: &Probe<'_>) -> Verdict {
                 frames(probe.direction, probe.data.get(at..).unwrap_or_default()).verdict.max(Verdict::Maybe)
             }
             Boundary::Wait => Verdict::More,
-            Boundary::No if PROTOCOL.ports.contains(&probe.port) && probe.data.len() < MAX_SEARCH => Verdict::More,
+            // A body may be long.
+            Boundary::No if PROTOCOL.ports.contains(&probe.port) => Verdict::More,
             Boundary::No => Verdict::No,
         },
     }

@@ -25,8 +25,8 @@ pub(super) fn probe(probe: &Probe<'_>) -> Verdict {
     }
     match boundary(probe.direction, probe.data) {
         Boundary::At(_) => Verdict::Yes,
-        // What is left of a message may be followed by another.
-        Boundary::Wait if PROTOCOL.ports.contains(&probe.port) => Verdict::More,
+        // What is left of a message may be long, and another follows.
+        _ if PROTOCOL.ports.contains(&probe.port) => Verdict::More,
         Boundary::Wait => verdict,
         Boundary::No => Verdict::No,
     }
