@@ -45,6 +45,8 @@ pub static PROTOCOL: Protocol = Protocol {
 
 /// How much of a message is waited for; what is longer is read as it comes.
 const WINDOW: usize = 4096;
+/// How much of it is looked at before that.
+const START: usize = 512;
 /// The most old queries and `OP_GET_MORE` that are known to be open.
 const MAX_QUERIES: usize = 1024;
 /// Marks ids, so that none is 0.
@@ -60,6 +62,8 @@ struct Mongo {
     seeking: [Option<bool>; 2],
     /// A message that is being read, by direction.
     open: [Option<Box<Open>>; 2],
+    /// What the first bytes of a message told that has to be waited for, should its next bytes be lost.
+    begun: [Option<Box<Open>>; 2],
     /// Old queries, whose answers are not the commands' but users' documents.
     queries: VecDeque<u32>,
     /// The last request that allows several answers.
@@ -115,9 +119,9 @@ impl walk::Facts for Facts {
 }
 
 impl Mongo {
-    /// Starts on a message, of which at least the window is there, and reads as far as it goes; returns how far that is.
+    /// Starts on a message, of which at least the window should be there, and reads as far as it goes; returns how far that is.
     fn begin(
-        &mut self,
+        &self,
         direction: Direction,
         header: Header,
         bytes: &[u8],
@@ -155,7 +159,7 @@ impl Mongo {
 
     /// Reads what comes before the first document; returns how long that is.
     fn head(
-        &mut self,
+        &self,
         direction: Direction,
         header: Header,
         compressed: Option<&Compressed>,
@@ -176,7 +180,7 @@ impl Mongo {
         Ok((open, cursor.position() - body.position()))
     }
 
-    fn open(&mut self, direction: Direction, header: Header, opcode: Opcode, head: &Head<'_>, cx: &Cx<'_>) -> Open {
+    fn open(&self, direction: Direction, header: Header, opcode: Opcode, head: &Head<'_>, cx: &Cx<'_>) -> Open {
         let mut message = Message::new(Role::Request, direction, cx);
         message.bytes = header.len as u64;
         message.operation = Text::Borrowed(opcode.operation());
@@ -186,18 +190,10 @@ impl Mongo {
             (Opcode::Query, _) if let Some(database) = head.command_database() => {
                 Facts::Command(Command::new(database, b""))
             }
-            (Opcode::Msg | Opcode::CommandReply, _) => Facts::Reply(Reply::default()),
-            (Opcode::Reply, _) => {
-                let query = self.queries.iter().position(|id| *id == header.response_to);
-                if let Some(at) = query {
-                    self.queries.remove(at);
-                }
-                if query.is_some() && head.flags & QUERY_FAILURE == 0 {
-                    Facts::Nothing
-                } else {
-                    Facts::Reply(Reply::default())
-                }
+            (Opcode::Reply, _) if head.flags & QUERY_FAILURE == 0 && self.queries.contains(&header.response_to) => {
+                Facts::Nothing
             }
+            (Opcode::Msg | Opcode::Reply | Opcode::CommandReply, _) => Facts::Reply(Reply::default()),
             _ => {
                 message.target = text::string(head.namespace);
                 Facts::Nothing
@@ -262,6 +258,9 @@ impl Mongo {
         };
         message.role = Role::Response;
         message.id = id(header.response_to);
+        if opcode == Opcode::Reply {
+            self.queries.retain(|id| *id != header.response_to);
+        }
         let asked = self.exhaust.as_ref().filter(|asked| asked.id == header.response_to);
         let more = match opcode {
             Opcode::Msg => flags & MORE_TO_COME != 0,
@@ -295,6 +294,28 @@ impl Mongo {
         };
         if named {
             self.finish(open, cx);
+        }
+    }
+}
+
+impl Mongo {
+    /// Keeps what the first bytes of a message tell; nothing of one that is compressed.
+    fn peek(&mut self, direction: Direction, header: Header, bytes: &[u8], cx: &Cx<'_>) {
+        if header.opcode != Opcode::Compressed
+            && probe::may_come(header.opcode, direction)
+            && let Ok((open, _)) = self.begin(direction, header, bytes, cx)
+            && let Some(begun) = self.begun.get_mut(direction.index())
+        {
+            *begun = Some(Box::new(open));
+        }
+    }
+
+    /// The rest of what a direction was about to say is lost.
+    fn lose(&mut self, direction: Direction, cx: &mut Cx<'_>) {
+        let begun = self.begun.get_mut(direction.index()).and_then(Option::take);
+        let open = self.open.get_mut(direction.index()).and_then(Option::take).or(begun);
+        if let Some(open) = open {
+            self.abandon(*open, cx);
         }
     }
 }
@@ -345,9 +366,18 @@ impl Dissector for Mongo {
         }
         let window = window(&header, cx);
         if bytes.len() < window {
+            if bytes.len() < START.min(window) {
+                return Ok(Progress::Need(START.min(window) - bytes.len()));
+            }
+            if self.begun.get(direction.index()).is_some_and(Option::is_none) {
+                self.peek(direction, header, bytes.get(..START).unwrap_or(bytes), cx);
+            }
             return Ok(Progress::Need(window - bytes.len()));
         }
         let (open, consumed) = self.begin(direction, header, bytes, cx)?;
+        if let Some(begun) = self.begun.get_mut(direction.index()) {
+            *begun = None;
+        }
         if open.walk.is_done() || consumed == header.len {
             self.finish(open, cx);
         } else if let Some(slot) = self.open.get_mut(direction.index()) {
@@ -357,9 +387,7 @@ impl Dissector for Mongo {
     }
 
     fn gap(&mut self, direction: Direction, _len: u64, cx: &mut Cx<'_>) -> Recover {
-        if let Some(open) = self.open.get_mut(direction.index()).and_then(Option::take) {
-            self.abandon(*open, cx);
-        }
+        self.lose(direction, cx);
         if let Some(seeking) = self.seeking.get_mut(direction.index()) {
             *seeking = Some(true);
         }
@@ -367,14 +395,11 @@ impl Dissector for Mongo {
     }
 
     fn close(&mut self, direction: Direction, rest: &[u8], cx: &mut Cx<'_>) {
-        if let Some(open) = self.open.get_mut(direction.index()).and_then(Option::take) {
-            self.abandon(*open, cx);
-        } else if self.seeking.get(direction.index()) == Some(&Some(false))
-            && let Ok(Some(header)) = Header::peek(rest)
-            && header.opcode != Opcode::Compressed
-            && let Ok((open, _)) = self.begin(direction, header, rest, cx)
-        {
-            self.abandon(open, cx);
+        let between = self.seeking.get(direction.index()) == Some(&Some(false))
+            && self.open.get(direction.index()).is_some_and(Option::is_none);
+        if between && let Ok(Some(header)) = Header::peek(rest) {
+            self.peek(direction, header, rest, cx);
         }
+        self.lose(direction, cx);
     }
 }
