@@ -105,7 +105,7 @@ pub(super) static METHODS: &[Method] = &[
     method((60, 110), "basic.recover", Client, Asks, &[("requeue", Bit)]),
     method((60, 111), "basic.recover-ok", Server, Answers(110), &[]),
     method((60, 120), "basic.nack", Both, Alone, &[("delivery_tag", LongLong), ("multiple", Bit), ("requeue", Bit)]),
-    method((85, 10), "confirm.select", Client, Asks, &[("no_wait", Bit)]),
+    method((85, 10), "confirm.select", Client, Asks, &[("nowait", Bit)]),
     method((85, 11), "confirm.select-ok", Server, Answers(10), &[]),
     method((90, 10), "tx.select", Client, Asks, &[]),
     method((90, 11), "tx.select-ok", Server, Answers(10), &[]),

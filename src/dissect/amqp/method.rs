@@ -75,6 +75,7 @@ pub(super) const CHANNEL: u16 = 20;
 pub(super) const EXCHANGE: u16 = 40;
 pub(super) const QUEUE: u16 = 50;
 pub(super) const BASIC: u16 = 60;
+pub(super) const START: u16 = 10;
 pub(super) const OPEN: u16 = 10;
 pub(super) const DECLARE: u16 = 10;
 pub(super) const DECLARE_OK: u16 = 11;
@@ -157,7 +158,7 @@ impl Method {
             ("routing_key", Given::Bytes(key)) => facts.routing_key = key,
             ("queue", Given::Bytes(name)) => facts.queue = name,
             ("reply_code", Given::Number(code)) => facts.reply_code = Some(code as u16),
-            ("no_wait", Given::Bit(no_wait)) => facts.no_wait = no_wait,
+            ("no_wait" | "nowait", Given::Bit(no_wait)) => facts.no_wait = no_wait,
             _ => {}
         })?;
         Ok(facts)

@@ -43,7 +43,7 @@ pub static PROTOCOL: Protocol = Protocol {
 /// What a client starts with. Some say 1-1 before the version, as those of 0-8 did.
 const PROTOCOL_HEADERS: [&[u8; 8]; 2] = [b"AMQP\0\0\x09\x01", b"AMQP\x01\x01\x09\x01"];
 /// The most channels of one connection that are known at a time; peers agree on 2047 or less.
-const MAX_CHANNELS: usize = 4096;
+const MAX_CHANNELS: usize = 2048;
 /// The code of a close that is none of an error; some clients say 0.
 const REPLY_SUCCESS: u16 = 200;
 /// Marks ids, so that none is 0.
@@ -65,7 +65,7 @@ struct Channel {
     /// The queue that was declared last, which methods mean that name none.
     queue: String,
     /// Content that is on its way, by direction.
-    content: [Option<Box<Content>>; 2],
+    content: [Option<Content>; 2],
 }
 
 impl Amqp {
@@ -77,7 +77,7 @@ impl Amqp {
         Some(self.channels.entry(number).or_default())
     }
 
-    fn content(&mut self, number: u16, direction: Direction) -> Option<&mut Option<Box<Content>>> {
+    fn content(&mut self, number: u16, direction: Direction) -> Option<&mut Option<Content>> {
         self.channels.get_mut(&number)?.content.get_mut(direction.index())
     }
 
@@ -138,7 +138,7 @@ impl Amqp {
         }
         if method.has_content() {
             if let Some(content) = channel.content.get_mut(direction.index()) {
-                *content = Some(Box::new(Content::new(message)));
+                *content = Some(Content::new(message));
             }
         } else {
             cx.emit(message);
@@ -156,7 +156,7 @@ impl Amqp {
 
     /// As [`Amqp::flush`], if all of it has come.
     fn settle(&mut self, direction: Direction, channel: u16, cx: &mut Cx<'_>) {
-        if self.content(channel, direction).is_some_and(|content| content.as_ref().is_some_and(|it| it.is_whole())) {
+        if self.content(channel, direction).is_some_and(|content| content.as_ref().is_some_and(Content::is_whole)) {
             self.flush(direction, channel, cx);
         }
     }

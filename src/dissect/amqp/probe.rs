@@ -2,7 +2,7 @@
 
 use super::content::Header;
 use super::frame::{END, Frame, HEAD, Kind, MAX_CONTROL};
-use super::method::{BASIC, CONNECTION, Method, Sender};
+use super::method::{BASIC, CONNECTION, Method, START, Sender};
 use super::{PROTOCOL, PROTOCOL_HEADERS};
 use crate::dissect::{Cursor, Probe, Verdict};
 use crate::entry::Direction;
@@ -32,7 +32,8 @@ pub(super) fn probe(probe: &Probe<'_>) -> Verdict {
         (true, Direction::ToClient) => {
             let method = probe.data.get(HEAD..METHOD).and_then(|payload| Method::parse(&mut Cursor::new(payload)).ok());
             match method {
-                Some(method) if (method.class, method.id) != (CONNECTION, 10) => Verdict::No,
+                _ if probe.data.first() != Some(&1) => Verdict::No,
+                Some(method) if (method.class, method.id) != (CONNECTION, START) => Verdict::No,
                 _ => frames(probe.direction, probe.data).verdict,
             }
         }

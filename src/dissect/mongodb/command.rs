@@ -6,6 +6,8 @@ use crate::entry::Text;
 
 /// The longest name that a row shows.
 const MAX_NAME: usize = 1024;
+/// Room for the name of a database.
+const USUAL_NAME: usize = 24;
 /// How much of a document with a command in it is looked at.
 const MAX_NESTED: usize = 4096;
 
@@ -29,16 +31,17 @@ enum Rule {
 pub(super) struct Command {
     pub name: Text,
     rule: Option<Rule>,
-    pub database: String,
-    /// With the database, if `whole`.
-    collection: String,
-    whole: bool,
+    /// Database and collection, or what is known of them.
+    target: String,
+    has_database: bool,
+    has_collection: bool,
 }
 
 impl Command {
     /// In that database, as far as known before the document.
     pub(super) fn new(database: &[u8], name: &[u8]) -> Self {
-        let mut command = Self { database: text::string(database), ..Self::default() };
+        let mut command = Self::default();
+        command.database(database);
         if !name.is_empty() {
             command.name(name);
         }
@@ -59,8 +62,11 @@ impl Command {
     /// The first field, of a command or of one within another.
     fn first(&mut self, element: &Element<'_>, value: &[u8], rule: Rule) {
         match (rule, element.kind) {
-            (Rule::Collection, kind::STRING) => self.collection = string(value),
-            (Rule::Namespace, kind::STRING) => (self.collection, self.whole) = (string(value), true),
+            (Rule::Collection, kind::STRING) => self.collection(string(value)),
+            (Rule::Namespace, kind::STRING) => {
+                self.target = text::string(string(value));
+                (self.has_database, self.has_collection) = (true, true);
+            }
             (Rule::Nested, kind::DOCUMENT) => {
                 if let Some((element, value)) = first(value) {
                     let rule = find(element.name).map_or(Rule::Collection, |(_, rule)| rule);
@@ -73,19 +79,31 @@ impl Command {
         }
     }
 
+    fn database(&mut self, name: &[u8]) {
+        if std::mem::replace(&mut self.has_database, true) || name.is_empty() {
+            return;
+        }
+        if self.has_collection {
+            self.target.insert(0, '.');
+        }
+        self.target.insert_str(0, &text::printable(name));
+    }
+
+    fn collection(&mut self, name: &[u8]) {
+        if std::mem::replace(&mut self.has_collection, true) || name.is_empty() {
+            return;
+        }
+        // The database's name is put before it later.
+        self.target.reserve(name.len() + USUAL_NAME);
+        if self.has_database && !self.target.is_empty() {
+            self.target.push('.');
+        }
+        self.target.push_str(&text::printable(name));
+    }
+
     /// What the row says: operation and target.
     pub(super) fn row(self) -> (Text, String) {
-        if self.whole {
-            return (self.name, self.collection);
-        }
-        let mut target = self.database;
-        if !self.collection.is_empty() {
-            if !target.is_empty() {
-                target.push('.');
-            }
-            target.push_str(&self.collection);
-        }
-        (self.name, target)
+        (self.name, self.target)
     }
 }
 
@@ -102,7 +120,7 @@ impl Facts for Command {
 
     fn take(&mut self, first: bool, element: &Element<'_>, value: &[u8]) {
         match element.name {
-            b"$db" => self.database = string(value),
+            b"$db" => self.database(string(value)),
             // Drivers wrap a command to send options along.
             b"$query" | b"query" if first && element.kind == kind::DOCUMENT && self.name.is_empty() => {
                 if let Some((element, value)) = self::first(value) {
@@ -113,7 +131,7 @@ impl Facts for Command {
                 self.name(name);
                 self.first(element, value, self.rule.unwrap_or(Rule::Other));
             }
-            b"collection" if !first => self.collection = string(value),
+            b"collection" if !first => self.collection(string(value)),
             _ => {}
         }
     }
@@ -128,10 +146,10 @@ fn first(document: &[u8]) -> Option<(Element<'_>, &[u8])> {
 }
 
 /// A string value, which may be cut.
-fn string(value: &[u8]) -> String {
+fn string(value: &[u8]) -> &[u8] {
     let bytes = value.get(4..).unwrap_or_default();
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
-    text::string(bytes.get(..MAX_NAME).unwrap_or(bytes))
+    bytes.get(..MAX_NAME).unwrap_or(bytes)
 }
 
 /// A command's name and rule.
@@ -195,6 +213,16 @@ mod tests {
         let mut command = Command::new(b"shop", b"");
         command.take(true, &Element { kind, name, size: value.len() }, value);
         command.row().1
+    }
+
+    #[test]
+    fn the_database_may_come_last() {
+        let mut command = Command::default();
+        command.take(true, &Element { kind: kind::INT64, name: b"getMore", size: 8 }, &[7; 8]);
+        let (collection, database) = (&b"\x06\0\0\0carts\0"[..], &b"\x05\0\0\0shop\0"[..]);
+        command.take(false, &Element { kind: kind::STRING, name: b"collection", size: 10 }, collection);
+        command.take(false, &Element { kind: kind::STRING, name: b"$db", size: 9 }, database);
+        assert_eq!(command.row(), ("getMore".into(), "shop.carts".into()));
     }
 
     #[test]

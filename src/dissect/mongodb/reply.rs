@@ -16,6 +16,8 @@ pub(super) struct Reply {
     code: Option<i32>,
     /// The code of a write that failed, or was not acknowledged as wanted, in a command that did not fail.
     write: Option<i32>,
+    /// The code of the first error among the results of `bulkWrite`; documents of users hardly look the same.
+    result: Option<i32>,
     /// `getLastError` tells of an error of before; so do old replies, with a name of their own.
     error: bool,
 }
@@ -37,8 +39,8 @@ impl Reply {
 impl Facts for Reply {
     fn wants(&self, _first: bool, element: &Element<'_>) -> Option<usize> {
         match element.name {
-            b"ok" | b"code" | b"err" | b"$err" => Some(8),
-            b"writeErrors" | b"writeConcernError" => Some(MAX_ERRORS),
+            b"ok" | b"code" | b"err" | b"$err" | b"nErrors" => Some(8),
+            b"writeErrors" | b"writeConcernError" | b"cursor" => Some(MAX_ERRORS),
             _ => None,
         }
     }
@@ -48,14 +50,13 @@ impl Facts for Reply {
             (b"ok", _) => self.ok = number(element.kind, value).map(|number| number != 0),
             (b"code", _) => self.code = number(element.kind, value),
             (b"err" | b"$err", kind::STRING) => self.error = true,
-            (b"writeErrors", kind::ARRAY) => {
-                // The first of its documents.
-                let mut cursor = Cursor::new(value);
-                if cursor.skip(4).is_ok()
-                    && let Ok(Some(Element { kind: kind::DOCUMENT, .. })) = Element::read(&mut cursor)
-                {
-                    self.write = code(cursor.rest());
-                }
+            (b"writeErrors", kind::ARRAY) => self.write = code_of_first(value),
+            (b"cursor", kind::DOCUMENT) => {
+                self.result = field(value, b"firstBatch").and_then(|(_, batch)| code_of_first(batch));
+            }
+            (b"nErrors", _) if self.write.is_none() && number(element.kind, value).is_some_and(|errors| errors > 0) => {
+                self.error = self.result.is_none();
+                self.write = self.result;
             }
             (b"writeConcernError", kind::DOCUMENT) if self.write.is_none() => self.write = code(value),
             _ => {}
@@ -63,17 +64,29 @@ impl Facts for Reply {
     }
 }
 
-/// The field `code` of a document, which may be cut.
+/// The code of the first document in a list that has one.
+fn code_of_first(list: &[u8]) -> Option<i32> {
+    each(list).find_map(|(element, value)| if element.kind == kind::DOCUMENT { code(value) } else { None })
+}
+
+/// The field `code` of a document.
 fn code(document: &[u8]) -> Option<i32> {
-    let mut cursor = Cursor::new(document);
-    cursor.skip(4).ok()?;
-    while let Ok(Some(element)) = Element::read(&mut cursor) {
-        let value = cursor.take(element.size).ok()?;
-        if element.name == b"code" {
-            return number(element.kind, value);
-        }
-    }
-    None
+    field(document, b"code").and_then(|(kind, value)| number(kind, value))
+}
+
+/// Type and value of a field.
+fn field<'a>(document: &'a [u8], name: &[u8]) -> Option<(u8, &'a [u8])> {
+    each(document).find(|(element, _)| element.name == name).map(|(element, value)| (element.kind, value))
+}
+
+/// The fields of a document or list, which may be cut, as may be the last value.
+fn each(document: &[u8]) -> impl Iterator<Item = (Element<'_>, &[u8])> {
+    let mut cursor = Cursor::new(document.get(4..).unwrap_or_default());
+    std::iter::from_fn(move || {
+        let element = Element::read(&mut cursor).ok()??;
+        let value = cursor.take(element.size.min(cursor.remaining())).ok()?;
+        Some((element, value))
+    })
 }
 
 /// A number of whatever type.
@@ -113,6 +126,11 @@ mod tests {
         assert_eq!(status(&[(b"err", kind::STRING, b"\x02\0\0\0x\0"), code, yes]), ("59".into(), true));
         let errors = b"\x16\0\0\0\x030\0\x0f\0\0\0\x10code\0\xf8\x2a\0\0\0\0";
         assert_eq!(status(&[(b"writeErrors", kind::ARRAY, errors), yes]), ("11000".into(), true));
+        let batch = [&b"\x2c\0\0\0\x04firstBatch\0"[..], errors].concat();
+        let failed = (&b"nErrors"[..], kind::INT32, &[1, 0, 0, 0][..]);
+        assert_eq!(status(&[(b"cursor", kind::DOCUMENT, &batch), failed, yes]), ("11000".into(), true));
+        assert_eq!(status(&[(b"cursor", kind::DOCUMENT, &batch), yes]), ("ok".into(), false));
+        assert_eq!(status(&[failed, yes]), ("error".into(), true));
         let concern = b"\x0f\0\0\0\x10code\0\x40\0\0\0\0";
         assert_eq!(status(&[(b"writeConcernError", kind::DOCUMENT, concern), yes]), ("64".into(), true));
     }
