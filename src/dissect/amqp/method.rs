@@ -194,6 +194,7 @@ mod tests {
     fn methods_are_sorted_and_answer_what_is_there() {
         assert!(METHODS.is_sorted_by_key(|method| (method.class, method.id)));
         for method in METHODS {
+            assert!(method.class.max(method.id) < 1 << 8, "ids are made of both");
             if let Part::Answers(asked) = method.part {
                 let asked = Method::find(method.class, asked).unwrap();
                 assert_eq!(asked.part, Part::Asks, "{}", method.name);

@@ -55,6 +55,8 @@ struct Amqp {
     /// Whether the start of a frame has to be found first, by direction; open until the first bytes.
     seeking: [Option<bool>; 2],
     channels: HashMap<u16, Channel>,
+    /// How often answers to either side were lost: what was asked before is not answered by those that come after.
+    lost: [u16; 2],
 }
 
 /// One channel.
@@ -115,9 +117,11 @@ impl Amqp {
             message.detail = Value::Map(fields);
         }
         message.target = target(method, &facts);
+        let asker = if message.role == Role::Response { direction.reverse() } else { direction };
+        let lost = self.lost.get(asker.index()).copied().unwrap_or_default();
         let channel = self.channel(frame.channel);
         let opened = channel.as_ref().map_or(0, |channel| channel.opened);
-        message.id = id(asked, frame.channel, opened);
+        message.id = id(asked, frame.channel, opened, lost);
         let Some(channel) = channel else {
             cx.emit(message);
             return Ok(());
@@ -125,7 +129,7 @@ impl Amqp {
         match (method.class, method.id) {
             (CHANNEL, OPEN) => {
                 *channel = Channel { opened: opened.wrapping_add(1), ..Channel::default() };
-                message.id = id(asked, frame.channel, channel.opened);
+                message.id = id(asked, frame.channel, channel.opened, lost);
             }
             (QUEUE, DECLARE | DECLARE_OK) => {
                 channel.queue.clear();
@@ -163,8 +167,10 @@ impl Amqp {
 }
 
 /// Pairs a method with its answer; never 0.
-fn id(asked: &Method, channel: u16, opened: u16) -> u64 {
-    ID | u64::from(opened) << 48 | u64::from(channel) << 32 | u64::from(asked.class) << 16 | u64::from(asked.id)
+fn id(asked: &Method, channel: u16, opened: u16, lost: u16) -> u64 {
+    // Classes and methods have numbers that fit into a byte.
+    let method = asked.class << 8 | asked.id;
+    ID | u64::from(opened) << 48 | u64::from(channel) << 32 | u64::from(lost) << 16 | u64::from(method)
 }
 
 /// What a method is about.
@@ -236,6 +242,9 @@ impl Dissector for Amqp {
 
     fn gap(&mut self, direction: Direction, _len: u64, cx: &mut Cx<'_>) -> Recover {
         self.close(direction, &[], cx);
+        if let Some(lost) = self.lost.get_mut(direction.reverse().index()) {
+            *lost = lost.wrapping_add(1);
+        }
         if let Some(seeking) = self.seeking.get_mut(direction.index()) {
             *seeking = Some(true);
         }

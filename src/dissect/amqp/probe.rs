@@ -9,8 +9,10 @@ use crate::entry::Direction;
 
 /// How many frames are looked at.
 const MAX_LOOKED_AT: usize = 16;
-/// How far the start of a frame is searched.
-const MAX_SEARCH: usize = 4096;
+/// How far the start of a frame is searched: as far as segments get that a network card or kernel joined.
+const MAX_SEARCH: usize = 64 << 10;
+/// How many bytes are waited for that a start may need to be told.
+const MAX_WAIT: usize = 4096;
 /// A method with its class and number.
 const METHOD: usize = HEAD + 4;
 
@@ -77,7 +79,7 @@ pub(super) fn boundary(direction: Direction, bytes: &[u8]) -> Boundary {
         }
         wait |= found.verdict != Verdict::No;
     }
-    if wait && bytes.len() < MAX_SEARCH { Boundary::Wait } else { Boundary::No }
+    if wait && bytes.len() < MAX_WAIT { Boundary::Wait } else { Boundary::No }
 }
 
 /// What the frames at the start of some bytes tell.

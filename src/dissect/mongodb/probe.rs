@@ -13,8 +13,10 @@ const NONE: [u32; 2] = [0, u32::MAX];
 const MAX_NAME: usize = 256;
 /// How many bytes of a message are looked at before it has to be told.
 const MAX_LOOKED_AT: usize = 2048;
-/// How far the start of a message is searched.
-const MAX_SEARCH: usize = 4096;
+/// How far the start of a message is searched: as far as segments get that a network card or kernel joined.
+const MAX_SEARCH: usize = 64 << 10;
+/// How many bytes are waited for that a start may need to be told.
+const MAX_WAIT: usize = 4096;
 /// Where in a header the opcode is.
 const OPCODE: usize = 12;
 
@@ -57,7 +59,7 @@ pub(super) fn boundary(direction: Direction, bytes: &[u8]) -> Boundary {
             return Boundary::At(at);
         }
     }
-    if bytes.len() < MAX_SEARCH { Boundary::Wait } else { Boundary::No }
+    if bytes.len() < MAX_WAIT { Boundary::Wait } else { Boundary::No }
 }
 
 /// Whether a message starts here.
