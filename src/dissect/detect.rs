@@ -8,8 +8,8 @@ use crate::entry::Direction;
 pub(super) enum Detected {
     /// It is this; `reversed` if the sender was taken for the wrong side.
     Yes { protocol: &'static Protocol, reversed: bool },
-    /// Call again with more bytes, or with the other direction's.
-    More,
+    /// Call again with more bytes, or with the other direction's; `hinted` if a protocol of this port hopes for them.
+    More { hinted: bool },
     /// No protocol's.
     No,
 }
@@ -19,7 +19,7 @@ pub(super) enum Detected {
 /// While `certain` is false the sender's side is a guess, and a protocol may find the bytes to be the other side's.
 pub(super) fn detect(probe: &Probe<'_>, other: &[u8], certain: bool) -> Detected {
     let mut best = None;
-    let mut more = false;
+    let (mut more, mut wanted) = (false, false);
     for protocol in PROTOCOLS.iter().copied().filter(|protocol| carries(protocol.transport, probe.transport)) {
         let hinted = protocol.ports.contains(&probe.port);
         for reversed in [false, true] {
@@ -29,7 +29,10 @@ pub(super) fn detect(probe: &Probe<'_>, other: &[u8], certain: bool) -> Detected
             let direction = if reversed { probe.direction.reverse() } else { probe.direction };
             match (protocol.probe)(&Probe { direction, ..*probe }) {
                 Verdict::No => {}
-                Verdict::More => more = true,
+                Verdict::More => {
+                    more = true;
+                    wanted |= hinted;
+                }
                 Verdict::Maybe => {
                     // Half a proof: the port makes it whole, or the other direction does.
                     let backed = hinted && !reversed
@@ -49,7 +52,7 @@ pub(super) fn detect(probe: &Probe<'_>, other: &[u8], certain: bool) -> Detected
     }
     match best {
         Some((_, protocol, reversed)) => Detected::Yes { protocol, reversed },
-        None if more => Detected::More,
+        None if more => Detected::More { hinted: wanted },
         None => Detected::No,
     }
 }

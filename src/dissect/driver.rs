@@ -16,7 +16,9 @@ const MAX_BUFFER: usize = 16 << 20;
 /// The most bytes of one direction that detection looks at before it gives up.
 const MAX_PROBE: usize = 4096;
 /// How many chunks of a flow may start with bytes of no protocol before the flow is left alone.
-const MAX_TRIES: u8 = 16;
+const MAX_TRIES: u16 = 16;
+/// How many more they may be if a protocol of the flow's port asks for them: the capture may have begun in a large message.
+const PATIENCE: u16 = 32;
 
 /// What a driver is told about its flow.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +56,7 @@ pub struct Driver {
 }
 
 enum State {
-    Probing { tries: u8 },
+    Probing { tries: u16 },
     Dissecting { protocol: &'static Protocol, dissector: Box<dyn Dissector> },
     Ignoring,
 }
@@ -284,12 +286,12 @@ impl Driver {
                 self.refeed(speaker.reverse(), options, out);
                 self.refeed(speaker, options, out);
             }
-            Detected::More if stream.buffer.len() < MAX_PROBE => {}
-            Detected::More | Detected::No => {
-                *tries += 1;
+            Detected::More { .. } if stream.buffer.len() < MAX_PROBE => {}
+            Detected::More { .. } | Detected::No => {
+                *tries += if matches!(detected, Detected::More { hinted: true }) { 1 } else { PATIENCE };
                 stream.clear();
                 self.flow.start = false;
-                if *tries >= MAX_TRIES {
+                if *tries >= MAX_TRIES * PATIENCE {
                     other.clear();
                     self.outcome.unknown = true;
                     self.state = State::Ignoring;
@@ -435,7 +437,7 @@ impl Driver {
                     let direction = if reversed { direction.reverse() } else { direction };
                     self.dissect_datagram(direction, bytes, stamp, options, out);
                 }
-                Detected::More | Detected::No => {
+                Detected::More { .. } | Detected::No => {
                     *tries += 1;
                     self.outcome.unknown = true;
                     if *tries >= MAX_TRIES {

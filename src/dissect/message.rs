@@ -32,7 +32,7 @@ pub struct Message {
     pub operation: Text,
     /// Of what; as for `operation`.
     pub target: String,
-    /// What came of it; a request's is used for a one-way message only.
+    /// What came of it. A request has one if that is known without its response.
     pub status: Text,
     /// True if `status` means failure.
     pub failed: bool,

@@ -4,6 +4,7 @@
 #![doc = include_str!("README.md")]
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod amqp;
 mod cursor;
 mod detect;
 mod dns;
@@ -16,6 +17,7 @@ mod http2;
 mod icmp;
 mod memcached;
 mod message;
+mod mongodb;
 mod mqtt;
 mod nats;
 mod pair;
@@ -35,6 +37,7 @@ use crate::entry::Direction;
 /// Every protocol, sorted by name. This and its `mod` line are all that a new dissector adds here.
 #[rustfmt::skip]
 pub static PROTOCOLS: &[&Protocol] = &[
+    &amqp::PROTOCOL,
     &dns::PROTOCOL,
     &graphql::PROTOCOL,
     &grpc::PROTOCOL,
@@ -44,6 +47,7 @@ pub static PROTOCOLS: &[&Protocol] = &[
     &dns::llmnr::PROTOCOL,
     &dns::mdns::PROTOCOL,
     &memcached::PROTOCOL,
+    &mongodb::PROTOCOL,
     &mqtt::PROTOCOL,
     &nats::PROTOCOL,
     &quic::PROTOCOL,

@@ -160,10 +160,8 @@ fn entry(protocol: &'static str, request: Option<Message>, response: Option<Mess
         entry.operation = request.operation;
         entry.target = request.target;
         entry.warnings = request.warnings;
-        if request.role == Role::OneWay {
-            entry.status = request.status;
-            entry.failed = request.failed;
-        }
+        entry.status = request.status;
+        entry.failed = request.failed;
     } else {
         entry.warnings.push(Text::Borrowed("the capture lacks its request"));
     }
@@ -175,8 +173,10 @@ fn entry(protocol: &'static str, request: Option<Message>, response: Option<Mess
         if entry.target.is_empty() {
             entry.target = response.target;
         }
-        entry.status = response.status;
-        entry.failed = response.failed;
+        if entry.status.is_empty() {
+            entry.status = response.status;
+            entry.failed = response.failed;
+        }
         // What goes for both halves is said once.
         response.warnings.retain(|warning| !entry.warnings.contains(warning));
         entry.warnings.append(&mut response.warnings);
