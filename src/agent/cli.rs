@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::request::{Session, Start};
 use super::{Error, SOCKET, SOCKET_VARIABLE, client, daemon, log, master};
-use crate::capture::af_packet::{LEAST_RING, MOST_SNAPLEN};
+use crate::capture::backend::{BATCH, Kind, MOST_SNAPLEN};
 use crate::capture::bpf::Program;
 
 const HELP: &str = "\
@@ -30,6 +30,7 @@ Options of run:
   --buffer SIZE          room for packets, such as 16Mi (default 16Mi, at least 1Mi)
   --buffer-on WHERE      memory or disk (default memory); on disk it takes some 2 MiB of memory, whatever its size
   --buffer-file FILE     the file on disk; it must not exist, and is gone with the agent (default /sniff-agent.buffer)
+  --backend NAME         af_packet, libpcap, af_xdp, pf_ring or best (default af_packet)
   --ring SIZE            memory shared with the kernel (default 2Mi, at least 512Ki)
   --ttl SECONDS          leave after so long without a session (default 300)
   --armed-for SECONDS    but not sooner than this after the start (default 0)
@@ -52,6 +53,9 @@ Options of stream:
 Options of all:
   --socket PATH          where the agent listens (default $SNIFF_AGENT_SOCKET or /dev/sniff-agent.sock)
 ";
+
+/// The least ring: one part is read while another is filled.
+const LEAST_RING: usize = 2 * BATCH;
 
 /// Where the master PCAP is on disk unless told otherwise: in the container's own root.
 const BUFFER_FILE: &str = "/sniff-agent.buffer";
@@ -106,6 +110,7 @@ fn parse(words: impl Iterator<Item = OsString>, socket: PathBuf) -> Result<Comma
 fn run(mut words: Words, socket: PathBuf) -> Result<daemon::Options, Error> {
     let mut options = daemon::Options {
         pod: String::new(),
+        backend: Kind::default(),
         filter: Program::all(),
         filter_text: String::new(),
         snaplen: MOST_SNAPLEN,
@@ -135,6 +140,7 @@ fn run(mut words: Words, socket: PathBuf) -> Result<daemon::Options, Error> {
                 })?;
             }
             "--buffer-file" => file = Some(PathBuf::from(words.value(&flag)?)),
+            "--backend" => options.backend = words.parsed(&flag, "no backend", Kind::named)?,
             "--ring" => options.ring = words.size(&flag, LEAST_RING)?,
             "--ttl" => options.ttl = words.seconds(&flag)?,
             "--armed-for" => options.armed_for = words.seconds(&flag)?,

@@ -15,8 +15,9 @@ use super::process::{self, Signals};
 use super::reader::Count;
 use super::request::Session;
 use super::{Error, log, session};
-use crate::capture::af_packet::{self, Capture, Frame};
+use crate::capture::backend::{Backend, Frame, Kind, Unusable, Wanted};
 use crate::capture::bpf::Program;
+use crate::capture::interface::{self, Interface};
 use crate::capture::pcapng::{self, Packet};
 
 /// The most sessions at a time; each is a thread and a buffer.
@@ -48,6 +49,8 @@ const STACK: usize = 128 << 10;
 pub(super) struct Options {
     /// `namespace/name`, the prefix of interface names; empty for none.
     pub(super) pod: String,
+    /// With what to capture.
+    pub(super) backend: Kind,
     /// What to capture.
     pub(super) filter: Program,
     /// The same as the user wrote it.
@@ -165,10 +168,11 @@ pub(super) fn run(options: Options) -> Result<(), Error> {
 
     let master = reserve(&options)?;
     let listener = listen(&options.socket)?;
-    let capture = Capture::open(&options.filter, options.snaplen, options.ring).map_err(|cause| cannot_open(&cause))?;
+    let wanted = Wanted { filter: &options.filter, snaplen: options.snaplen, ring: options.ring };
+    let capture = options.backend.open(&wanted).map_err(cannot_open)?;
     // Two of its threads wait in the kernel until the process ends, so it lives as long.
-    let daemon: &'static Daemon = Box::leak(Box::new(Daemon::new(options, master, capture.ring())));
-    daemon.lock().add_known_interfaces(&daemon.options.pod);
+    let daemon: &'static Daemon = Box::leak(Box::new(Daemon::new(options, master, capture.as_ref())));
+    daemon.lock().add_known_interfaces(&capture.interfaces(), &daemon.options.pod);
     log(daemon.greeting());
     std::thread::spawn(move || daemon.stop(signals.wait()));
     std::thread::spawn(move || daemon.accept(&listener));
@@ -180,7 +184,7 @@ pub(super) fn run(options: Options) -> Result<(), Error> {
 }
 
 impl Daemon {
-    fn new(options: Options, master: Master, ring: usize) -> Self {
+    fn new(options: Options, master: Master, capture: &dyn Backend) -> Self {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/uuid");
         let boot = boot.map_or_else(|_| format!("{:x}", now()), |uuid| uuid.trim().to_owned());
         let state = State {
@@ -192,15 +196,15 @@ impl Daemon {
             alone_since: Instant::now(),
             dropped: 0,
             missed: 0,
-            filtered: None,
+            filtered: capture.filtered(),
             cut: 0,
             last: 0,
         };
         Self {
             options,
             boot,
-            ring,
-            backend: "af_packet",
+            ring: capture.ring(),
+            backend: capture.name(),
             started: Instant::now(),
             began: now(),
             state: Mutex::new(state),
@@ -229,8 +233,8 @@ impl Daemon {
     }
 
     /// Captures until told to stop, and a little longer; then nothing follows.
-    fn capture(&self, mut capture: Capture) -> io::Result<()> {
-        let result = self.fill(&mut capture);
+    fn capture(&self, mut capture: Box<dyn Backend>) -> io::Result<()> {
+        let result = self.fill(capture.as_mut());
         let mut state = self.lock();
         let why = match (&result, &state.phase) {
             (Err(cause), _) => format!("the capture failed: {cause}"),
@@ -242,27 +246,32 @@ impl Daemon {
         result
     }
 
-    /// Moves frames from the ring to the master PCAP.
-    fn fill(&self, capture: &mut Capture) -> io::Result<()> {
+    /// Moves frames from the backend to the master PCAP.
+    fn fill(&self, capture: &mut dyn Backend) -> io::Result<()> {
         let mut asked = Instant::now();
         let mut stopping = None;
         loop {
             let mut losing = false;
-            if let Some(block) = capture.block(if stopping.is_some() { LINGER / 4 } else { TICK })? {
-                let mut state = self.lock();
-                for frame in block.frames() {
-                    losing |= frame.losing;
-                    state.store(&frame, &self.options.pod);
-                }
-                drop(state);
-                drop(block);
+            // Locked with the first frame, if there is one, until the last.
+            let mut state = None;
+            capture.receive(if stopping.is_some() { LINGER / 4 } else { TICK }, &mut |frame| {
+                losing |= frame.losing;
+                state.get_or_insert_with(|| self.lock()).store(frame, &self.options.pod);
+            })?;
+            if state.take().is_some() {
                 self.changed.notify_all();
                 self.write()?;
             }
             if losing || asked.elapsed() >= COUNT {
                 asked = Instant::now();
                 let dropped = capture.dropped()?;
-                self.lock().lose(dropped);
+                let mut state = self.lock();
+                state.lose(dropped);
+                state.filtered = capture.filtered();
+                drop(state);
+                if let Some(remark) = capture.remark() {
+                    log(format_args!("warning: {remark}"));
+                }
             }
             match stopping {
                 None if self.lock().phase != Phase::Capturing => stopping = Some(Instant::now()),
@@ -360,9 +369,10 @@ impl Daemon {
             text => format!(", filter {text:?}"),
         };
         format!(
-            "sniff-agent {}: capturing on {} (ring {} KiB, master PCAP {} KiB in {}, snaplen {}{filter})",
+            "sniff-agent {}: capturing on {} ({}, ring {} KiB, master PCAP {} KiB in {}, snaplen {}{filter})",
             env!("CARGO_PKG_VERSION"),
             names.join(", "),
+            self.backend,
             self.ring >> 10,
             state.master.size() >> 10,
             if state.master.is_on_disk() { "a file" } else { "memory" },
@@ -436,16 +446,16 @@ impl State {
         if known.is_some() || self.taps.len() == MOST_INTERFACES {
             return known;
         }
-        let name = af_packet::interface_name(index).unwrap_or_else(|| format!("if{index}"));
+        let name = interface::name(index).unwrap_or_else(|| format!("if{index}"));
         let name = if pod.is_empty() { name } else { format!("{pod}:{name}") };
         self.taps.push(Tap { index, link, name, since: now(), received: 0, dropped: 0, dropped_before: 0 });
         Some(self.taps.len() - 1)
     }
 
     /// Lists the interfaces that are there at the start, so that a session knows them before their first frame.
-    fn add_known_interfaces(&mut self, pod: &str) {
-        for (index, link) in af_packet::interfaces() {
-            self.tap(index, link, pod);
+    fn add_known_interfaces(&mut self, interfaces: &[Interface], pod: &str) {
+        for interface in interfaces {
+            self.tap(interface.index, interface.link(), pod);
         }
     }
 
@@ -515,15 +525,10 @@ fn listen(path: &Path) -> Result<UnixListener, Error> {
     Ok(listener)
 }
 
-fn cannot_open(cause: &io::Error) -> Error {
-    let error = Error::new(format!("cannot open the capture: {cause}"));
-    match cause.kind() {
-        io::ErrorKind::PermissionDenied => error.hint(
-            "the capability NET_RAW is missing: the container needs securityContext.capabilities.add: [NET_RAW] and \
-             runAsUser: 0",
-        ),
-        io::ErrorKind::OutOfMemory => error.hint("ask for less with --ring"),
-        io::ErrorKind::InvalidInput => error.hint("the kernel refuses the program given by --filter"),
-        _ => error,
+fn cannot_open(unusable: Unusable) -> Error {
+    let error = Error::new(format!("cannot open the capture: {}", unusable.cause));
+    match unusable.hint {
+        Some(hint) => error.hint(hint),
+        None => error,
     }
 }

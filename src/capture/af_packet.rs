@@ -11,39 +11,32 @@
 //! crosses the loopback interface (see [`bpf`](super::bpf)).
 #![allow(unsafe_code, reason = "the ring is memory shared with the kernel")]
 
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::c_int;
 use std::io;
 use std::mem::offset_of;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::ptr::NonNull;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use libc::{sockaddr_ll, tpacket_block_desc, tpacket_hdr_v1, tpacket3_hdr};
 
-use super::bpf::{self, Program, Tag};
+use super::backend::{BATCH, Backend, Frame, MOST_SNAPLEN, Unusable, Wanted};
+use super::bpf;
+use super::interface::{LINK_ETHERNET, link_type};
 use super::pcapng::Direction;
-
-/// The most bytes that are ever kept of a frame; what libpcap takes for "all".
-pub const MOST_SNAPLEN: u32 = 262_144;
+use super::socket::{self, Mapping, get, set};
 
 /// A ring is cut into blocks of this size, so that the largest frame (64 KiB, by segmentation offload) wastes little.
-const BLOCK: usize = 256 << 10;
+const BLOCK: usize = BATCH;
 
 /// The least ring: one block is read while another is filled.
-pub const LEAST_RING: usize = 2 * BLOCK;
+const LEAST_RING: usize = 2 * BLOCK;
 
 /// After this long the kernel hands over a block that is not full: what delays a row on a quiet interface.
 const RETIRE: Duration = Duration::from_millis(20);
 
 /// The space that the kernel reckons a frame to need; in this version of the ring it only has to divide the block.
 const FRAME: usize = 2048;
-
-/// Link type Ethernet in the tcpdump.org registry.
-const LINK_ETHERNET: u16 = 1;
-
-/// Link type "IP packet without link header".
-const LINK_RAW_IP: u16 = 101;
 
 /// A capture on all interfaces.
 #[derive(Debug)]
@@ -64,123 +57,87 @@ const AFTER_STATUS: usize = STATUS + size_of::<u32>();
 
 /// A block of frames, lent from the ring; dropping it gives it back to the kernel.
 #[derive(Debug)]
-pub struct Block<'a> {
+struct Block<'a> {
     bytes: &'a [u8],
     status: &'a AtomicU32,
     snaplen: usize,
 }
 
-/// A frame in a block.
-#[derive(Clone, Copy, Debug)]
-pub struct Frame<'a> {
-    /// When it was seen, in nanoseconds since the Unix epoch.
-    pub time: u64,
-    /// Kernel's index of its interface.
-    pub interface: u32,
-    /// Link type of `data` by its number in the tcpdump.org registry.
-    pub link: u16,
-    /// Which way it went.
-    pub direction: Direction,
-    /// Its length on the wire, with its VLAN tag.
-    pub len: u32,
-    /// The bytes captured, in three pieces: addresses, VLAN tag, rest. Those of an untagged frame are all in the last.
-    pub data: (&'a [u8], Tag, &'a [u8]),
-    /// The kernel has dropped frames since [`Capture::dropped`] was last asked.
-    pub losing: bool,
-}
-
 impl Capture {
-    /// Opens a capture of what `filter` accepts, with at most `snaplen` bytes of each frame, through a ring of `ring`
-    /// bytes, or less if the kernel refuses that much.
+    /// Opens a capture, through a ring of the size that is wanted, or less if the kernel refuses that much.
     ///
     /// # Errors
-    /// Those of the system calls; `PermissionDenied` if the capability `NET_RAW` is missing, `OutOfMemory` if not even
-    /// [`LEAST_RING`] is granted, `InvalidInput` if the kernel's own check refuses the filter.
-    pub fn open(filter: &Program, snaplen: u32, ring: usize) -> io::Result<Self> {
-        let snaplen = if snaplen == 0 { MOST_SNAPLEN } else { snaplen.min(MOST_SNAPLEN) };
-        // SAFETY: a plain call; protocol 0 hears nothing.
-        let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-        // SAFETY: it is checked to be a descriptor, new and ours.
-        let socket = unsafe { OwnedFd::from_raw_fd(check(socket)?) };
+    /// Those of the system calls.
+    pub fn open(wanted: &Wanted<'_>) -> Result<Self, Unusable> {
+        Self::try_open(wanted).map_err(|cause| {
+            let hint = match cause.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    "it takes the capability NET_RAW: the container needs securityContext.capabilities.add: [NET_RAW] and \
+                     runAsUser: 0"
+                }
+                io::ErrorKind::OutOfMemory => "ask for less with --ring",
+                io::ErrorKind::InvalidInput => "the kernel refuses the program given by --filter",
+                _ => return cause.into(),
+            };
+            Unusable::new(cause, hint)
+        })
+    }
 
-        let mut program: Vec<libc::sock_filter> = filter
-            .attachable(snaplen)
-            .iter()
-            .map(|i| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k })
-            .collect();
+    fn try_open(wanted: &Wanted<'_>) -> io::Result<Self> {
+        let snaplen = if wanted.snaplen == 0 { MOST_SNAPLEN } else { wanted.snaplen.min(MOST_SNAPLEN) };
+        // Protocol 0 hears nothing.
+        let socket = socket::open(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
+        let mut program = bpf::to_kernel(&wanted.filter.attachable(snaplen));
         let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
         set(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;
         set(&socket, libc::SOL_SOCKET, libc::SO_LOCK_FILTER, &1_i32)?;
 
-        let ring = Ring::map(&socket, ring)?;
+        let ring = Ring::map(&socket, wanted.ring)?;
 
-        // SAFETY: all zeros is a valid sockaddr_ll.
+        // SAFETY: all zeros is a valid sockaddr_ll, whose interface 0 is all of them.
         let mut address: sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = libc::AF_PACKET as u16;
         address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
-        // SAFETY: the address is valid for its size; interface 0 is all of them.
-        check(unsafe {
-            libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size_of::<sockaddr_ll>() as libc::socklen_t)
-        })?;
+        socket::bind(&socket, &address)?;
         Ok(Self { socket, ring, next: 0, snaplen: snaplen as usize, dropped: 0 })
     }
+}
 
-    /// Size of the ring in bytes.
-    pub fn ring(&self) -> usize {
+impl Backend for Capture {
+    fn name(&self) -> &'static str {
+        "af_packet"
+    }
+
+    fn ring(&self) -> usize {
         self.ring.blocks * BLOCK
     }
 
-    /// The next block of frames; none if none comes within `wait`.
-    ///
-    /// # Errors
-    /// Those of `poll`, and what the socket has pending.
-    pub fn block(&mut self, wait: Duration) -> io::Result<Option<Block<'_>>> {
+    fn receive(&mut self, wait: Duration, take: &mut dyn FnMut(&Frame<'_>)) -> io::Result<()> {
         if !self.ring.is_ready(self.next) {
-            self.poll(wait)?;
+            socket::wait(&self.socket, wait)?;
         }
-        if !self.ring.is_ready(self.next) {
-            return Ok(None);
+        if self.ring.is_ready(self.next) {
+            let at = self.next;
+            self.next = (self.next + 1) % self.ring.blocks;
+            let (bytes, status) = self.ring.block(at);
+            let block = Block { bytes, status, snaplen: self.snaplen };
+            block.frames().for_each(|frame| take(&frame));
         }
-        let at = self.next;
-        self.next = (self.next + 1) % self.ring.blocks;
-        let (bytes, status) = self.ring.block(at);
-        Ok(Some(Block { bytes, status, snaplen: self.snaplen }))
+        Ok(())
     }
 
-    /// How many frames the kernel dropped since the capture began, for want of room in the ring.
-    ///
-    /// # Errors
-    /// Those of `getsockopt`.
-    pub fn dropped(&mut self) -> io::Result<u64> {
+    fn dropped(&mut self) -> io::Result<u64> {
         // Asking resets the kernel's counters.
         let mut counters = libc::tpacket_stats_v3 { tp_packets: 0, tp_drops: 0, tp_freeze_q_cnt: 0 };
         get(&self.socket, libc::SOL_PACKET, libc::PACKET_STATISTICS, &mut counters)?;
         self.dropped += u64::from(counters.tp_drops);
         Ok(self.dropped)
     }
-
-    fn poll(&self, wait: Duration) -> io::Result<()> {
-        let mut poll = libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one valid pollfd.
-        match check(unsafe { libc::poll(&raw mut poll, 1, wait.as_millis() as c_int) }) {
-            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => return Ok(()),
-            result => result?,
-        };
-        if poll.revents & libc::POLLERR != 0 {
-            let mut error: c_int = 0;
-            get(&self.socket, libc::SOL_SOCKET, libc::SO_ERROR, &mut error)?;
-            // An interface that goes down is no reason to stop: the others are still there.
-            if error != 0 && error != libc::ENETDOWN {
-                return Err(io::Error::from_raw_os_error(error));
-            }
-        }
-        Ok(())
-    }
 }
 
 impl<'a> Block<'a> {
     /// Its frames, in order of capture.
-    pub fn frames(&self) -> impl Iterator<Item = Frame<'a>> + use<'a> {
+    fn frames(&self) -> impl Iterator<Item = Frame<'a>> + use<'a> {
         const HEADER: usize = offset_of!(tpacket_block_desc, hdr);
         let (bytes, snaplen) = (self.bytes, self.snaplen);
         let field = |offset| u32_at(bytes, HEADER + offset - AFTER_STATUS).unwrap_or(0);
@@ -254,73 +211,12 @@ fn frame(bytes: &[u8], snaplen: usize) -> Option<Frame<'_>> {
     })
 }
 
-/// The name of an interface by the kernel's index; none if it is gone.
-#[must_use]
-pub fn interface_name(index: u32) -> Option<String> {
-    let mut name: [libc::c_char; libc::IF_NAMESIZE] = [0; libc::IF_NAMESIZE];
-    // SAFETY: the buffer is as long as the call asks for.
-    if unsafe { libc::if_indextoname(index, name.as_mut_ptr()) }.is_null() {
-        return None;
-    }
-    // SAFETY: on success the name in the buffer ends in a zero byte.
-    Some(unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned())
-}
-
-/// The interfaces of this network namespace: kernel's index and link type of their frames.
-#[must_use]
-pub fn interfaces() -> Vec<(u32, u16)> {
-    let mut found = Vec::new();
-    // SAFETY: a plain call; the list is read up to its end, an entry of index 0, and freed once.
-    unsafe {
-        let list = libc::if_nameindex();
-        let mut entry = list;
-        while !entry.is_null() && (*entry).if_index != 0 {
-            found.extend(hardware_type((*entry).if_name).map(|hardware| ((*entry).if_index, link_type(hardware))));
-            entry = entry.add(1);
-        }
-        if !list.is_null() {
-            libc::if_freenameindex(list);
-        }
-    }
-    found
-}
-
-/// The hardware type of an interface.
-///
-/// # Safety
-/// `name` points to a string that ends in a zero byte.
-unsafe fn hardware_type(name: *const libc::c_char) -> Option<u16> {
-    // SAFETY: a plain call; it is checked to be a descriptor, new and ours.
-    let socket = unsafe {
-        OwnedFd::from_raw_fd(check(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0)).ok()?)
-    };
-    // SAFETY: all zeros is a valid ifreq; the copied name is shorter than its field, so it ends in a zero byte; the call
-    // fills in the hardware address, whose family is the hardware type.
-    unsafe {
-        let mut request: libc::ifreq = std::mem::zeroed();
-        libc::strncpy(request.ifr_name.as_mut_ptr(), name, libc::IF_NAMESIZE - 1);
-        check(libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR as _, &raw mut request)).ok()?;
-        Some(request.ifr_ifru.ifru_hwaddr.sa_family)
-    }
-}
-
-/// The link type of what is captured on an interface of that hardware type.
-fn link_type(hardware: u16) -> u16 {
-    match hardware {
-        bpf::ETHERNET | bpf::LOOPBACK => LINK_ETHERNET,
-        _ => LINK_RAW_IP,
-    }
-}
-
-/// The ring's memory: mapped as long as this lives.
+/// The ring's memory.
 #[derive(Debug)]
 struct Ring {
-    start: NonNull<u8>,
+    memory: Mapping,
     blocks: usize,
 }
-
-// SAFETY: the mapping belongs to the process, not to a thread; access through `&mut Capture` is exclusive.
-unsafe impl Send for Ring {}
 
 impl Ring {
     /// Asks for a ring of `size` bytes, then for half as many, and so on.
@@ -349,20 +245,12 @@ impl Ring {
             tp_feature_req_word: 0,
         };
         set(socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)?;
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping, of the length that the ring was just given.
-        let start =
-            unsafe { libc::mmap(std::ptr::null_mut(), length, protection, libc::MAP_SHARED, socket.as_raw_fd(), 0) };
-        if start == libc::MAP_FAILED {
-            let cause = io::Error::last_os_error();
+        Mapping::of(socket, length, 0).map(|memory| Self { memory, blocks }).inspect_err(|_| {
             // A ring must be given back before another size can be asked for.
             let none =
                 libc::tpacket_req3 { tp_block_size: 0, tp_block_nr: 0, tp_frame_size: 0, tp_frame_nr: 0, ..request };
-            set(socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &none)?;
-            return Err(cause);
-        }
-        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { start, blocks })
+            let _ = set(socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &none);
+        })
     }
 
     /// True if the kernel has handed that block to us.
@@ -374,7 +262,7 @@ impl Ring {
         assert!(at < self.blocks);
         // SAFETY: inside the mapping by the line before, aligned as the kernel lays blocks out, and only ever accessed
         // atomically by both sides.
-        unsafe { AtomicU32::from_ptr(self.start.as_ptr().add(at * BLOCK + STATUS).cast()) }
+        unsafe { AtomicU32::from_ptr(self.memory.start().add(at * BLOCK + STATUS).cast()) }
     }
 
     /// A block that is ready, and the word that gives it back.
@@ -383,16 +271,9 @@ impl Ring {
         // SAFETY: inside the mapping, and the kernel does not write to the block until its status says so, which happens
         // when the `Block` that holds this slice is dropped. The status word itself is not in the slice.
         let bytes = unsafe {
-            std::slice::from_raw_parts(self.start.as_ptr().add(at * BLOCK + AFTER_STATUS), BLOCK - AFTER_STATUS)
+            std::slice::from_raw_parts(self.memory.start().add(at * BLOCK + AFTER_STATUS), BLOCK - AFTER_STATUS)
         };
         (bytes, self.status(at))
-    }
-}
-
-impl Drop for Ring {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours, of this length, and nothing borrows from it any more.
-        unsafe { libc::munmap(self.start.as_ptr().cast::<c_void>(), self.blocks * BLOCK) };
     }
 }
 
@@ -404,37 +285,10 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
 }
 
-fn check(result: c_int) -> io::Result<c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-fn set<T>(socket: &OwnedFd, level: c_int, option: c_int, value: &T) -> io::Result<()> {
-    // SAFETY: the value is valid for its size; the kernel only reads it.
-    check(unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            std::ptr::from_ref(value).cast(),
-            size_of::<T>() as libc::socklen_t,
-        )
-    })?;
-    Ok(())
-}
-
-/// Reads an option of a type for which any bytes are a value.
-fn get<T: Copy>(socket: &OwnedFd, level: c_int, option: c_int, value: &mut T) -> io::Result<()> {
-    let mut size = size_of::<T>() as libc::socklen_t;
-    // SAFETY: the value is valid for its size, and all callers pass plain numbers.
-    check(unsafe {
-        libc::getsockopt(socket.as_raw_fd(), level, option, std::ptr::from_mut(value).cast(), &raw mut size)
-    })?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test that can't go on has failed")]
+    use super::super::interface::LINK_RAW_IP;
     use super::*;
 
     /// A frame's header as the kernel lays it out, with 20 bytes captured.

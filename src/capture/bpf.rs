@@ -145,6 +145,12 @@ impl Program {
         text
     }
 
+    /// As the kernel takes it.
+    #[cfg_attr(not(feature = "libpcap"), allow(dead_code, reason = "who asks for it is not in every binary"))]
+    pub(super) fn to_kernel(&self) -> Vec<libc::sock_filter> {
+        to_kernel(&self.0)
+    }
+
     /// What to attach so that at most `snaplen` bytes of each frame are kept: see the module's documentation.
     #[must_use]
     pub fn attachable(&self, snaplen: u32) -> Vec<Instruction> {
@@ -168,6 +174,12 @@ impl Program {
         out.extend(self.0.iter().copied().map(cut).map(without_ethernet));
         out
     }
+}
+
+/// Instructions as the kernel takes them.
+pub(super) fn to_kernel(instructions: &[Instruction]) -> Vec<libc::sock_filter> {
+    let one = |i: &Instruction| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k };
+    instructions.iter().map(one).collect()
 }
 
 /// The same instruction for frames that start with the network header.

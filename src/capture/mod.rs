@@ -4,7 +4,11 @@
 //! Owns the frame, the batch and the file formats. Never looks into a packet.
 
 #[cfg(feature = "agent")]
-pub mod af_packet;
+mod af_packet;
+#[cfg(feature = "agent")]
+mod af_xdp;
+#[cfg(feature = "agent")]
+pub mod backend;
 #[cfg(feature = "agent")]
 pub mod bpf;
 #[cfg(feature = "engine")]
@@ -16,12 +20,23 @@ pub mod filter;
 #[cfg(feature = "engine")]
 mod frame;
 #[cfg(feature = "agent")]
+pub mod interface;
+#[cfg(feature = "agent")]
 pub mod interpreter;
+#[cfg(feature = "libpcap")]
+mod libpcap;
+#[cfg(all(feature = "agent", not(feature = "libpcap")))]
+#[path = "without_libpcap.rs"]
+mod libpcap;
 #[cfg(feature = "engine")]
 mod lz4;
 pub mod pcapng;
+#[cfg(feature = "agent")]
+mod pf_ring;
 #[cfg(feature = "engine")]
 mod section;
+#[cfg(feature = "agent")]
+mod socket;
 
 #[cfg(feature = "engine")]
 pub use frame::{Batch, Error, Frame, Interface, Note, Source, Stored};

@@ -9,19 +9,19 @@ use std::time::{Duration, Instant};
 /// How long anything may take that takes an instant on an idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The agent, built once for all tests. Features differ from those of the tests, so it has a target folder of its own
-/// that does not undo what the tests are built from.
+/// The agent, built once for all tests, with all backends. Features differ from those of the tests, so it has a target
+/// folder of its own that does not undo what the tests are built from.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| build(&[]).join("debug/sniff-agent"))
+    BINARY.get_or_init(|| build("libpcap", &[]).join("debug/sniff-agent"))
 }
 
-/// Builds the agent with these arguments besides; returns the target folder.
-pub fn build(arguments: &[&str]) -> PathBuf {
+/// Builds the agent with that feature and these arguments besides; returns the target folder.
+pub fn build(feature: &str, arguments: &[&str]) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let target = root.join("target/agent-test");
     let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--no-default-features", "--features", "agent", "--bin", "sniff-agent"])
+        .args(["build", "--quiet", "--no-default-features", "--features", feature, "--bin", "sniff-agent"])
         .args(arguments)
         .arg("--target-dir")
         .arg(&target)
@@ -58,14 +58,20 @@ pub struct Net {
     pub pod: String,
     pub peer: String,
     pub folder: tempfile::TempDir,
+    /// What agents in it capture with.
+    pub backend: &'static str,
 }
 
 impl Net {
     pub fn new() -> Self {
+        Self::with("af_packet")
+    }
+
+    pub fn with(backend: &'static str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let id = format!("sniff-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let (pod, peer) = (format!("{id}-pod"), format!("{id}-peer"));
-        let net = Self { pod, peer, folder: tempfile::tempdir().expect("a temporary folder") };
+        let net = Self { pod, peer, folder: tempfile::tempdir().expect("a temporary folder"), backend };
         for own in [&net.pod, &net.peer] {
             sh(&format!("ip netns add {own} && ip netns exec {own} sysctl -qw net.ipv6.conf.all.disable_ipv6=1"));
         }
@@ -94,7 +100,10 @@ impl Net {
     /// Starts an agent in the pod, and waits until it captures.
     pub fn agent(&self, options: &[&str]) -> Agent<'_> {
         let mut run = self.in_pod(binary());
-        run.args(["run", "--pod", "shop/web-1"]).args(options).arg("--socket").arg(self.socket());
+        run.args(["run", "--pod", "shop/web-1", "--backend", self.backend])
+            .args(options)
+            .arg("--socket")
+            .arg(self.socket());
         let child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("ip runs");
         let agent = Agent { net: self, child };
         until("the agent starts", || agent.client(&["status"]).output().is_ok_and(|output| output.status.success()));
