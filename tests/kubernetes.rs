@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use kubectl_sniff::capture::Note;
 use kubectl_sniff::cluster::flags::{Connection, Options, PullPolicy, Select};
-use kubectl_sniff::cluster::{self, Cluster, DEFAULT_IMAGE, Event, Names, Selection, Stop};
+use kubectl_sniff::cluster::{self, Cluster, Event, Names, Selection, Stop};
 use kubectl_sniff::pipeline::Resolve;
 
 use crate::support::cluster::{PATIENCE, Place, kubeconfig, soon};
@@ -30,15 +30,7 @@ impl Place {
 }
 
 fn options() -> Options {
-    Options {
-        filter: None,
-        snaplen: 0,
-        since: None,
-        buffer: 4 << 20,
-        image: DEFAULT_IMAGE.to_owned(),
-        pull_policy: PullPolicy::IfNotPresent,
-        start_timeout: PATIENCE,
-    }
+    Options { buffer: 4 << 20, start_timeout: PATIENCE, ..Options::default() }
 }
 
 /// A session, with what it has told so far.

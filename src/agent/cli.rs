@@ -18,6 +18,7 @@ Usage:
   sniff-agent run [options]      capture, and serve sessions until stopped or alone for long
   sniff-agent stream [options]   copy packets to stdout as pcapng
   sniff-agent status             print one line of JSON
+  sniff-agent arm SECONDS        have the agent stay so long from now on, with or without a session
   sniff-agent stop               end the agent; its sessions get the rest and are told
   sniff-agent version
 
@@ -67,6 +68,7 @@ enum Command {
     Stream(PathBuf, client::Options),
     Status(PathBuf),
     Stop(PathBuf),
+    Arm(PathBuf, u64),
     Print(String),
 }
 
@@ -78,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Stream(socket, options) => client::stream(&socket, &options),
         Command::Status(socket) => client::status(&socket),
         Command::Stop(socket) => client::stop(&socket),
+        Command::Arm(socket, seconds) => client::arm(&socket, seconds),
         Command::Print(text) => {
             let _ = io::stdout().write_all(text.as_bytes());
             Ok(())
@@ -101,6 +104,11 @@ fn parse(words: impl Iterator<Item = OsString>, socket: PathBuf) -> Result<Comma
         "stream" => stream(words, socket),
         "status" => Ok(Command::Status(only_socket(words, socket)?)),
         "stop" => Ok(Command::Stop(only_socket(words, socket)?)),
+        "arm" => {
+            let mut words = words;
+            let seconds = words.seconds("arm")?.as_secs();
+            Ok(Command::Arm(only_socket(words, socket)?, seconds))
+        }
         "help" | "--help" | "-h" => Ok(Command::Print(HELP.to_owned())),
         "version" | "--version" | "-V" => Ok(Command::Print(format!("sniff-agent {}\n", env!("CARGO_PKG_VERSION")))),
         other => Err(Error::usage(format!("unknown command {other:?}"))),

@@ -151,6 +151,14 @@ pub(super) fn status(socket: &Path) -> Result<(), Error> {
     }
 }
 
+/// Has the daemon stay for so many seconds from now on.
+///
+/// # Errors
+/// If there is no daemon, or it refuses.
+pub(super) fn arm(socket: &Path, seconds: u64) -> Result<(), Error> {
+    ask(socket, &Request::Arm(seconds)).map(drop)
+}
+
 /// Ends the daemon and waits until it is gone.
 ///
 /// # Errors

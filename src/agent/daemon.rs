@@ -100,6 +100,8 @@ pub(super) struct State {
     seats: u64,
     /// When the last session ended, or the agent started.
     pub(super) alone_since: Instant,
+    /// Until when it stays without a session.
+    pub(super) armed_until: Option<Instant>,
     /// Frames that the kernel dropped.
     pub(super) dropped: u64,
     /// Packets that were flushed before a session read them, once for each session.
@@ -194,6 +196,7 @@ impl Daemon {
             sessions: Vec::new(),
             seats: 0,
             alone_since: Instant::now(),
+            armed_until: armed(options.armed_for),
             dropped: 0,
             missed: 0,
             filtered: capture.filtered(),
@@ -229,6 +232,12 @@ impl Daemon {
             log(format_args!("stopping: {why}"));
             state.phase = Phase::Stopping(why.to_owned());
         }
+        self.changed.notify_all();
+    }
+
+    /// Has the agent stay so long from now on, be there sessions or not; no time lets it leave as any other.
+    pub(super) fn arm(&self, time: Duration) {
+        self.lock().armed_until = armed(time);
         self.changed.notify_all();
     }
 
@@ -299,7 +308,7 @@ impl Daemon {
             match &state.phase {
                 Phase::Capturing => {
                     let alone = state.sessions.is_empty() && state.alone_since.elapsed() >= self.options.ttl;
-                    if alone && self.started.elapsed() >= self.options.armed_for {
+                    if alone && state.armed_until.is_none_or(|until| until <= Instant::now()) {
                         drop(state);
                         self.stop(&format!("no session for {} s", self.options.ttl.as_secs()));
                         state = self.lock();
@@ -396,6 +405,11 @@ impl Daemon {
             .raw("filtered", wanted.is_filtered())
             .end()
     }
+}
+
+/// Until when an agent stays that is armed for so long from now on.
+fn armed(time: Duration) -> Option<Instant> {
+    if time.is_zero() { None } else { Instant::now().checked_add(time) }
 }
 
 impl Seat<'_> {

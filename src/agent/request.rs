@@ -1,6 +1,6 @@
 //! What is asked of the daemon: one line, of fields with tabs between them.
 //!
-//! The first field is `status`, `stop` or `stream`. Those of `stream` go on with where to start (`all`, `now`,
+//! The first field is `status`, `stop`, `arm SECONDS` or `stream`. Those of `stream` go on with where to start (`all`, `now`,
 //! `since SECONDS`, `from NUMBER` or `from NUMBER BOOT`) and then, in any order, `until SECONDS`, `filter PROGRAM`,
 //! `text TEXT`, `snaplen BYTES` and `reader NAME`.
 
@@ -17,6 +17,8 @@ const LONGEST_TEXT: usize = 1024;
 pub(super) enum Request {
     Status,
     Stop,
+    /// To stay so many seconds, be there sessions or not.
+    Arm(u64),
     Stream(Box<Session>),
 }
 
@@ -57,6 +59,7 @@ impl Request {
         match self {
             Self::Status => "status".to_owned(),
             Self::Stop => "stop".to_owned(),
+            Self::Arm(seconds) => format!("arm {seconds}"),
             Self::Stream(session) => session.to_line(),
         }
     }
@@ -66,6 +69,7 @@ impl Request {
         match line {
             "status" => Some(Self::Status),
             "stop" => Some(Self::Stop),
+            _ if line.starts_with("arm ") => line.get(4..)?.parse().ok().map(Self::Arm),
             _ => Session::from_line(line).map(|session| Self::Stream(Box::new(session))),
         }
     }

@@ -53,6 +53,10 @@ pub(super) fn serve(daemon: &Daemon, mut connection: UnixStream) -> io::Result<(
                 std::thread::park();
             }
         }
+        Some(Request::Arm(seconds)) => {
+            daemon.arm(Duration::from_secs(seconds));
+            connection.write_all(b"ok\n")
+        }
         Some(Request::Stream(wanted)) => {
             let Some(seat) = daemon.seat(&wanted) else {
                 return refuse(&connection, &format!("the agent already serves {MOST_SESSIONS} sessions, its limit"));

@@ -11,6 +11,8 @@
 //! | `flushed` | had to make room for later ones, whether a session had read them or not |
 //! | `missed` | were flushed before a session read them, once for each session, past ones included |
 
+use std::time::Instant;
+
 use super::daemon::{Daemon, Phase, State, now};
 use super::json::Object;
 use super::process;
@@ -34,7 +36,7 @@ pub(super) fn line(daemon: &Daemon) -> String {
         .text("on", if state.master.is_on_disk() { "disk" } else { "memory" })
         .raw("size", state.master.size())
         .raw("used", state.master.used());
-    let armed_until = daemon.began + options.armed_for.as_nanos() as u64;
+    let armed = state.armed_until.map(|until| until.saturating_duration_since(Instant::now()));
     Object::new()
         .text("version", env!("CARGO_PKG_VERSION"))
         .raw("protocol", pcapng::PROTOCOL)
@@ -61,7 +63,7 @@ pub(super) fn line(daemon: &Daemon) -> String {
         .text("filter", &options.filter_text)
         .raw("snaplen", options.snaplen)
         .raw("ttl", options.ttl.as_secs())
-        .raw("armed_until", if options.armed_for.is_zero() { "null".to_owned() } else { seconds(armed_until) })
+        .raw("armed_until", or_null(armed.map(|armed| seconds(now() + armed.as_nanos() as u64))))
         .raw("leaves", or_null(leaves(daemon, &state)))
         .list("sessions", sessions(&state))
         .list("interfaces", taps)
@@ -72,7 +74,7 @@ pub(super) fn line(daemon: &Daemon) -> String {
 fn leaves(daemon: &Daemon, state: &State) -> Option<u64> {
     let options = &daemon.options;
     let alone = options.ttl.saturating_sub(state.alone_since.elapsed());
-    let armed = options.armed_for.saturating_sub(daemon.started.elapsed());
+    let armed = state.armed_until.map(|until| until.saturating_duration_since(Instant::now())).unwrap_or_default();
     state.sessions.is_empty().then(|| alone.max(armed).as_secs())
 }
 

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 use kube::ResourceExt;
 
 use super::error::Error;
-use super::flags::Options;
+use super::flags::{BufferOn, Mode, Options};
 use super::select::is_host_network;
 use crate::capture::filter::Filter;
 
@@ -80,7 +80,8 @@ pub(super) fn container(
             run_as_non_root: Some(false),
             privileged: Some(false),
             allow_privilege_escalation: Some(false),
-            read_only_root_filesystem: Some(true),
+            // A buffer on disk is a file in the container's own root, which nobody else sees.
+            read_only_root_filesystem: Some(options.buffer_on == BufferOn::Memory),
             capabilities,
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
             ..SecurityContext::default()
@@ -91,14 +92,10 @@ pub(super) fn container(
 
 /// The agent's command line in `pod`.
 pub(super) fn arguments(pod: &Pod, options: &Options) -> Result<Vec<String>, Error> {
-    let sizes = Sizes::for_pod(pod, options.buffer);
+    let sizes = Sizes::for_pod(pod, options.buffer, options.buffer_on);
     let name = format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
     let mut arguments = vec!["run".to_owned(), format!("--pod={name}")];
-    let filter = match (&options.filter, is_host_network(pod)) {
-        (filter, false) => filter.clone(),
-        (None, true) => Some(compile(OWN_STREAM)?),
-        (Some(filter), true) => Some(compile(&format!("({}) and {OWN_STREAM}", filter.text))?),
-    };
+    let filter = if is_host_network(pod) { Some(compile(&filter_text(pod, options))?) } else { options.filter.clone() };
     if let Some(filter) = filter {
         arguments.push(format!("--filter={}", filter.program));
         arguments.push(format!("--filter-text={}", filter.text));
@@ -107,9 +104,25 @@ pub(super) fn arguments(pod: &Pod, options: &Options) -> Result<Vec<String>, Err
         arguments.push(format!("--snaplen={}", options.snaplen));
     }
     arguments.push(format!("--buffer={}Ki", sizes.buffer >> 10));
+    if options.buffer_on == BufferOn::Disk {
+        arguments.push("--buffer-on=disk".to_owned());
+    }
     arguments.push(format!("--ring={}Ki", sizes.ring >> 10));
     arguments.push(format!("--ttl={TTL}"));
+    if let Mode::Arm(time) = options.mode {
+        arguments.push(format!("--armed-for={}", time.as_secs()));
+    }
     Ok(arguments)
+}
+
+/// The capture filter that an agent in `pod` gets, as text; empty for all packets.
+pub(super) fn filter_text(pod: &Pod, options: &Options) -> String {
+    match (&options.filter, is_host_network(pod)) {
+        (None, false) => String::new(),
+        (Some(filter), false) => filter.text.clone(),
+        (None, true) => OWN_STREAM.to_owned(),
+        (Some(filter), true) => format!("({}) and {OWN_STREAM}", filter.text),
+    }
 }
 
 fn compile(text: &str) -> Result<Filter, Error> {
@@ -137,25 +150,17 @@ pub(super) fn state<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerSt
     statuses.iter().find(|status| status.name == container)?.state.as_ref()
 }
 
-/// A running agent that captures what is asked for.
-pub(super) fn reusable(pod: &Pod, options: &Options) -> Option<String> {
-    let wanted = arguments(pod, options).ok()?;
-    let ours = pod.spec.as_ref()?.ephemeral_containers.as_ref()?.iter().rev().find(|container| {
-        container.name.starts_with(PREFIX)
-            && container.image.as_ref() == Some(&options.image)
-            && container.args.as_ref() == Some(&wanted)
-            && state(pod, &container.name).is_some_and(|state| state.running.is_some())
-    })?;
-    Some(ours.name.clone())
-}
-
 impl Sizes {
     /// At most a tenth of the pod's memory limit, for which the agent's memory counts too, and no more than `buffer`.
-    pub(super) fn for_pod(pod: &Pod, buffer: u64) -> Self {
-        let Some(limit) = memory_limit(pod) else { return Self { ring: RING, buffer: buffer.max(LEAST) } };
+    pub(super) fn for_pod(pod: &Pod, buffer: u64, on: BufferOn) -> Self {
+        let buffer = buffer.max(LEAST);
+        let Some(limit) = memory_limit(pod) else { return Self { ring: RING, buffer } };
         let share = limit / SHARE;
         let ring = (share / 4).clamp(LEAST, RING);
-        Self { ring, buffer: share.saturating_sub(ring).clamp(LEAST, buffer.max(LEAST)) }
+        match on {
+            BufferOn::Memory => Self { ring, buffer: share.saturating_sub(ring).clamp(LEAST, buffer) },
+            BufferOn::Disk => Self { ring, buffer },
+        }
     }
 }
 
@@ -173,7 +178,7 @@ fn memory_limit(pod: &Pod) -> Option<u64> {
 }
 
 /// A quantity in bytes: `64Mi`, `1.5G`, `100e6`, `128974848000m`.
-fn bytes(quantity: &str) -> Option<u64> {
+pub(super) fn bytes(quantity: &str) -> Option<u64> {
     const UNITS: &[(&str, f64)] = &[
         ("Ki", 1024.0),
         ("Mi", 1_048_576.0),
@@ -199,21 +204,7 @@ fn bytes(quantity: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::flags::PullPolicy;
     use serde_json::{Value, json};
-    use std::time::Duration;
-
-    fn options() -> Options {
-        Options {
-            filter: None,
-            snaplen: 0,
-            since: None,
-            buffer: 16 << 20,
-            image: "agent:1".into(),
-            pull_policy: PullPolicy::IfNotPresent,
-            start_timeout: Duration::from_mins(1),
-        }
-    }
 
     fn pod(containers: &Value) -> Pod {
         let pod = json!({"metadata": {"name": "web-1", "namespace": "shop"}, "spec": {"containers": containers}});
@@ -231,7 +222,7 @@ mod tests {
     #[test]
     fn memory_is_at_most_a_tenth_of_the_pods() {
         let sizes = |values: &[Option<&str>]| {
-            let sizes = Sizes::for_pod(&limits(values), 16 << 20);
+            let sizes = Sizes::for_pod(&limits(values), 16 << 20, BufferOn::Memory);
             (sizes.ring >> 10, sizes.buffer >> 10)
         };
         assert_eq!(sizes(&[None]), (2048, 16_384));
@@ -240,6 +231,7 @@ mod tests {
         assert_eq!(sizes(&[Some("64Mi"), Some("64Mi")]), (2048, 11_059));
         assert_eq!(sizes(&[Some("64Mi")]), (1638, 4915));
         assert_eq!(sizes(&[Some("4Mi")]), (1024, 1024));
+        assert_eq!(Sizes::for_pod(&limits(&[Some("64Mi")]), 1 << 30, BufferOn::Disk).buffer, 1 << 30);
     }
 
     #[test]
@@ -264,7 +256,7 @@ mod tests {
         for (privileges, capabilities) in
             [(Privileges::Least, json!({"add": ["NET_RAW"], "drop": ["ALL"]})), (Privileges::Runtime, Value::Null)]
         {
-            let container = container(&limits(&[None]), &options(), "sniff-agent-x", privileges).unwrap();
+            let container = container(&limits(&[None]), &Options::default(), "sniff-agent-x", privileges).unwrap();
             let json = serde_json::to_value(&container).unwrap();
             let context = &json["securityContext"];
             assert_eq!(context["capabilities"], capabilities);
@@ -278,28 +270,11 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_is_reused_if_it_runs_and_captures_the_same() {
-        let mut value = serde_json::to_value(limits(&[None])).unwrap();
-        let ours = container(&limits(&[None]), &options(), "sniff-agent-x", Privileges::Least).unwrap();
-        value["spec"]["ephemeralContainers"] = json!([ours]);
-        value["status"] = json!({"ephemeralContainerStatuses": [{"name": "sniff-agent-x", "image": "", "imageID": "",
-            "ready": false, "restartCount": 0, "state": {"running": {}}}]});
-        let running: Pod = serde_json::from_value(value.clone()).unwrap();
-        assert_eq!(reusable(&running, &options()).as_deref(), Some("sniff-agent-x"));
-        let filter = Some(Filter { text: "ip".into(), program: "1,6 0 0 1".into() });
-        assert_eq!(reusable(&running, &Options { filter, ..options() }), None);
-        assert_eq!(reusable(&running, &Options { snaplen: 96, ..options() }), None);
-        assert_eq!(reusable(&running, &Options { image: "agent:2".into(), ..options() }), None);
-        value["status"]["ephemeralContainerStatuses"][0]["state"] = json!({"terminated": {"exitCode": 0}});
-        assert_eq!(reusable(&serde_json::from_value(value).unwrap(), &options()), None);
-    }
-
-    #[test]
     fn in_the_nodes_network_the_own_stream_is_left_out() {
         let mut host = limits(&[None]);
         host.spec.as_mut().unwrap().host_network = Some(true);
         let filter = Some(Filter::compile("port 80").unwrap());
-        let arguments = arguments(&host, &Options { filter, ..options() }).unwrap();
+        let arguments = arguments(&host, &Options { filter, ..Options::default() }).unwrap();
         let text = arguments.iter().find_map(|word| word.strip_prefix("--filter-text="));
         assert_eq!(text, Some(format!("(port 80) and {OWN_STREAM}").as_str()));
     }

@@ -133,13 +133,13 @@ pub struct Capture {
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     pub snaplen: u32,
 
-    /// Where an agent already runs, start with the packets of the last so long, as 5m
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub since: Option<Duration>,
-
-    /// Packets that an agent keeps in memory, in MiB; less in pods with a small memory limit
-    #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    /// How much an agent keeps of the packets that pass, as 16Mi; in memory less in pods with a small memory limit
+    #[arg(long, value_name = "SIZE", default_value = "16Mi", value_parser = buffer)]
     pub buffer: u64,
+
+    /// Where it keeps them
+    #[arg(long, value_enum, value_name = "WHERE", default_value_t)]
+    pub buffer_on: BufferOn,
 
     /// The agent's image
     #[arg(long, env = "SNIFF_IMAGE", default_value = DEFAULT_IMAGE)]
@@ -152,6 +152,33 @@ pub struct Capture {
     /// How long an agent may take to start, as 60s
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s")]
     pub start_timeout: Duration,
+}
+
+/// What of an agent's recording a session reads.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Capture")]
+pub struct Reading {
+    /// Where an agent already runs, start with the packets of the last so long, as 5m
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub since: Option<Duration>,
+
+    /// End with the packets of so long ago, as 2m, or 0s for now: read what agents have recorded, and put none into pods
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub until: Option<Duration>,
+
+    /// Have agents compress what they send (LZ4): for slow connections
+    #[arg(long)]
+    pub compress: bool,
+}
+
+/// Where an agent keeps packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum BufferOn {
+    /// In memory, which counts for the pod
+    #[default]
+    Memory,
+    /// On the node's disk, in the agent's own root, which counts as the pod's ephemeral storage
+    Disk,
 }
 
 /// Kubernetes' image pull policies, by their own names.
@@ -191,6 +218,12 @@ pub struct Options {
     pub since: Option<Duration>,
     /// The agent's buffer in bytes, where the pod's memory limit allows it.
     pub buffer: u64,
+    /// Where that buffer is.
+    pub buffer_on: BufferOn,
+    /// True if agents are to compress what they send.
+    pub compress: bool,
+    /// What it is all for.
+    pub mode: Mode,
     /// The agent's image.
     pub image: String,
     /// When nodes pull it.
@@ -199,8 +232,44 @@ pub struct Options {
     pub start_timeout: Duration,
 }
 
+/// What agents are wanted for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// To stream what they capture from now on.
+    #[default]
+    Follow,
+    /// To stream what they have recorded until so long ago; none is put into a pod.
+    LookBack(Duration),
+    /// To record for so long, whether somebody reads or not.
+    Arm(Duration),
+}
+
+impl Options {
+    /// True if what was recorded is all that is wanted.
+    pub fn looks_back(&self) -> bool {
+        matches!(self.mode, Mode::LookBack(_))
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            filter: None,
+            snaplen: 0,
+            since: None,
+            buffer: 16 << 20,
+            buffer_on: BufferOn::default(),
+            compress: false,
+            mode: Mode::default(),
+            image: DEFAULT_IMAGE.to_owned(),
+            pull_policy: PullPolicy::default(),
+            start_timeout: Duration::from_mins(1),
+        }
+    }
+}
+
 impl Capture {
-    /// The same, with the filter compiled.
+    /// The same, with the filter compiled, to follow what comes.
     ///
     /// # Errors
     /// If the filter is no pcap-filter expression.
@@ -208,12 +277,23 @@ impl Capture {
         Ok(Options {
             filter: self.filter.as_deref().map(Filter::compile).transpose()?,
             snaplen: self.snaplen,
-            since: self.since,
-            buffer: self.buffer << 20,
+            buffer: self.buffer,
+            buffer_on: self.buffer_on,
             image: self.image.clone(),
             pull_policy: self.image_pull_policy,
             start_timeout: self.start_timeout,
+            ..Options::default()
         })
+    }
+}
+
+/// The size of a buffer as Kubernetes writes quantities: `16Mi`.
+fn buffer(text: &str) -> Result<u64, String> {
+    let bytes = super::container::bytes(text).ok_or_else(|| format!("{text:?} is no size such as 16Mi"))?;
+    match bytes {
+        ..1_048_576 => Err(format!("{text} is too little, 1Mi is the least")),
+        4_294_967_296.. => Err(format!("{text} is too much, less than 4Gi is possible")),
+        _ => Ok(bytes),
     }
 }
 

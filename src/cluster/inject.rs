@@ -16,7 +16,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::client::Cluster;
 use super::container::{self, LADDER, Privileges};
 use super::error::{Error, Request, is_rbac};
+use super::exec::{self, Where};
 use super::flags::Options;
+use super::recording::{Service, serving};
 use super::startup::{complaint, hopeless};
 
 /// A pod as last seen by the watch; none once it is gone.
@@ -31,12 +33,29 @@ pub(super) struct Agent {
     pub(super) container: String,
     /// True if it was there before.
     pub(super) reused: bool,
+    /// It records more than is wanted: sessions bring filter and snaplen of their own.
+    pub(super) narrows: bool,
+    /// It records less than is wanted, for this reason.
+    pub(super) lacks: Option<String>,
+}
+
+/// What was found or put into a pod.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// An agent that runs.
+    Agent(Agent),
+    /// The pod went meanwhile.
+    Gone,
+    /// No agent is there, and none is to be put there.
+    Nothing,
 }
 
 /// Puts agents into pods.
 pub(super) struct Injector {
     pub(super) cluster: Cluster,
     pub(super) options: Options,
+    /// Who reads, for other users of the agents: `user@machine`.
+    pub(super) reader: String,
     /// By namespace, why its pods cannot be streamed from, if so.
     may_exec: Mutex<HashMap<String, Option<Error>>>,
 }
@@ -56,28 +75,39 @@ enum Answer {
 
 impl Injector {
     pub(super) fn new(cluster: Cluster, options: Options) -> Self {
-        Self { cluster, options, may_exec: Mutex::default() }
+        Self { cluster, options, reader: reader(), may_exec: Mutex::default() }
     }
 
     pub(super) fn pods(&self, namespace: &str) -> Api<Pod> {
         Api::namespaced(self.cluster.client.clone(), namespace)
     }
 
-    /// An agent that runs in the pod: one that is there already, or a new one. None if the pod went meanwhile.
+    /// An agent that runs in the pod: one that is there already, or a new one.
     ///
     /// # Errors
     /// If it may not be put there, or does not start.
-    pub(super) async fn agent(&self, sight: &mut Sight) -> Result<Option<Agent>, Error> {
-        let Some(pod) = sight.borrow_and_update().clone() else { return Ok(None) };
+    pub(super) async fn agent(&self, sight: &mut Sight) -> Result<Found, Error> {
+        let Some(pod) = sight.borrow_and_update().clone() else { return Ok(Found::Gone) };
         self.may_exec(&pod.namespace().unwrap_or_default()).await?;
-        if let Some(container) = container::reusable(&pod, &self.options) {
-            return Ok(Some(Agent { container, reused: true }));
+        if let Some(Service { container, narrows, lacks }) = serving(&pod, &self.options) {
+            return Ok(Found::Agent(Agent { container, reused: true, narrows, lacks }));
+        }
+        if self.options.looks_back() {
+            return Ok(Found::Nothing);
         }
         let container = container::new_name();
         if !self.place(&pod, &container).await? {
-            return Ok(None);
+            return Ok(Found::Gone);
         }
-        self.started(sight, &container).await
+        Ok(self.started(sight, &container).await?.map_or(Found::Gone, Found::Agent))
+    }
+
+    /// Has an agent that was there already stay for `time` from now on; a new one has been told at its start.
+    pub(super) async fn arm(&self, sight: &Sight, agent: &Agent, time: Duration) -> Result<(), Error> {
+        let Some(pod) = sight.borrow().clone().filter(|_| agent.reused) else { return Ok(()) };
+        let (name, namespace) = (pod.name_any(), pod.namespace().unwrap_or_default());
+        let place = Where { namespace: &namespace, pod: &name, container: &agent.container };
+        exec::ask(&self.cluster, place, &["arm", &time.as_secs().to_string()]).await.map(drop)
     }
 
     /// Asks first whether the agent could be streamed from: a container that was added cannot be taken away again.
@@ -177,7 +207,8 @@ impl Injector {
                 let Some(pod) = sight.borrow_and_update().clone() else { return Ok(None) };
                 if let Some(state) = container::state(&pod, container) {
                     if state.running.is_some() {
-                        return Ok(Some(Agent { container: container.to_owned(), reused: false }));
+                        let container = container.to_owned();
+                        return Ok(Some(Agent { container, reused: false, narrows: false, lacks: None }));
                     }
                     if let Some(error) = hopeless(state, &self.options.image) {
                         return Err(error);
@@ -204,6 +235,14 @@ impl Injector {
             }
         }
     }
+}
+
+/// Who runs this, and where.
+fn reader() -> String {
+    let user = std::env::var("USER").or_else(|_| std::env::var("USERNAME")).unwrap_or_else(|_| "somebody".into());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| host.trim().to_owned());
+    if host.is_empty() { user } else { format!("{user}@{host}") }
 }
 
 /// What a status that is no lack of rights says about a patch; none if nothing that is known.

@@ -17,6 +17,15 @@ pub(super) enum Start {
     From(u64, String),
 }
 
+/// What a session with a filter of its own knows of the numbers: a hole may be what the filter left out.
+#[derive(Debug, Default)]
+struct Sieve {
+    /// All packets before this number are accounted for.
+    next: u64,
+    /// Packets from there on that came over the present connection.
+    came: u64,
+}
+
 /// What is known of the numbers.
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -26,6 +35,8 @@ pub(super) struct Ledger {
     boot: Option<String>,
     /// The number that is due; none as long as it is not known.
     next: Option<u64>,
+    /// For a session with a filter of its own.
+    sieve: Option<Sieve>,
     /// Interfaces of this run that were handed on.
     interfaces: usize,
     /// Interfaces that the present connection has described.
@@ -43,12 +54,16 @@ pub(super) struct Account {
     pub(super) lost: u64,
     /// The agent has ended the stream, for this reason.
     pub(super) end: Option<String>,
+    /// The stream has ended because no more was asked for.
+    pub(super) complete: bool,
 }
 
 #[derive(Deserialize)]
 struct Hello {
     boot: String,
     next: u64,
+    #[serde(default)]
+    filtered: bool,
 }
 
 #[derive(Deserialize)]
@@ -56,11 +71,13 @@ struct End {
     next: u64,
     #[serde(default)]
     why: String,
+    #[serde(default)]
+    asked: bool,
 }
 
 impl Ledger {
     pub(super) fn new(start: Start) -> Self {
-        Self { start, boot: None, next: None, interfaces: 0, described: 0 }
+        Self { start, boot: None, next: None, sieve: None, interfaces: 0, described: 0 }
     }
 
     /// Another agent has come: it is asked for all that it has.
@@ -68,11 +85,19 @@ impl Ledger {
         self.start = Start::All;
         self.boot = None;
         self.next = None;
+        self.sieve = None;
     }
 
     /// A connection begins; where it is to start.
     pub(super) fn connect(&mut self) -> Start {
         self.described = 0;
+        if let (Some(boot), Some(sieve)) = (&self.boot, &mut self.sieve) {
+            // What lies between what is accounted for and what came last is asked for again, to be told of the holes.
+            sieve.came = 0;
+            if sieve.next > 0 {
+                return Start::From(sieve.next, boot.clone());
+            }
+        }
         match (&self.boot, self.next) {
             (Some(boot), Some(next)) => Start::From(next, boot.clone()),
             _ => self.start.clone(),
@@ -84,6 +109,7 @@ impl Ledger {
         let mut account = Account::default();
         let mut end = None;
         let mut flushed = Vec::new();
+        let mut sieved = Vec::new();
         for note in &batch.notes {
             match note {
                 Note::Hello(text) => {
@@ -91,11 +117,28 @@ impl Ledger {
                     account.restarted |= self.greet(text);
                 }
                 Note::Flushed { from, count } => flushed.push((*from, from.saturating_add(*count))),
+                Note::Filtered { from, next, count } => sieved.push((*from, *next, *count)),
                 Note::End(text) => end = Some(text.clone()),
                 _ => {}
             }
         }
         self.introduce(batch);
+        if let Some(sieve) = &mut self.sieve {
+            sieve.book(batch, &flushed, &sieved, &mut account);
+            let last = &mut self.next;
+            batch.frames.retain(|frame| {
+                let Some(id) = frame.id else { return true };
+                let is_new = last.is_none_or(|next| id >= next);
+                if is_new {
+                    *last = Some(id.saturating_add(1));
+                }
+                is_new
+            });
+            if let Some(end) = end.and_then(|text| account.conclude(&text)) {
+                account.lost += end.saturating_sub(sieve.next.saturating_add(sieve.came));
+            }
+            return account;
+        }
         let mut next = self.next;
         batch.frames.retain(|frame| {
             let Some(id) = frame.id else { return true };
@@ -115,13 +158,11 @@ impl Ledger {
                 next = Some(to);
             }
         }
-        if let Some(text) = end {
-            let parsed = serde_json::from_str::<End>(&text);
-            if let (Ok(end), Some(due)) = (&parsed, next) {
-                account.lost += end.next.saturating_sub(due);
-                next = Some(end.next.max(due));
-            }
-            account.end = Some(parsed.map_or_else(|_| String::new(), |end| end.why));
+        if let Some(end) = end.and_then(|text| account.conclude(&text))
+            && let Some(due) = next
+        {
+            account.lost += end.saturating_sub(due);
+            next = Some(end.max(due));
         }
         self.next = next;
         account
@@ -142,6 +183,7 @@ impl Ledger {
             Start::Now => Some(hello.next),
             Start::Since(_) => None,
         };
+        self.sieve = hello.filtered.then(|| Sieve { next: self.next.unwrap_or_default(), came: 0 });
         self.boot = Some(hello.boot);
         self.interfaces = 0;
         !is_first
@@ -153,6 +195,40 @@ impl Ledger {
         self.described += batch.interfaces.len();
         batch.interfaces.drain(..self.interfaces.saturating_sub(before).min(batch.interfaces.len()));
         self.interfaces = self.interfaces.max(self.described);
+    }
+}
+
+impl Account {
+    /// The stream has ended with these words; returns the number that it ends before.
+    fn conclude(&mut self, text: &str) -> Option<u64> {
+        let Ok(end) = serde_json::from_str::<End>(text) else {
+            self.end = Some(String::new());
+            return None;
+        };
+        self.complete = end.asked;
+        self.end = Some(end.why);
+        Some(end.next)
+    }
+}
+
+impl Sieve {
+    /// Books a batch in which numbers are missing that the filter left out: `sieved` are ranges with how many those are,
+    /// `flushed` ranges of which nothing came.
+    fn book(&mut self, batch: &Batch, flushed: &[(u64, u64)], sieved: &[(u64, u64, u64)], account: &mut Account) {
+        let mut ranges = sieved.to_vec();
+        ranges.extend(flushed.iter().map(|(from, to)| (*from, *to, to.saturating_sub(*from))));
+        ranges.sort_unstable();
+        let mut ids = batch.frames.iter().filter_map(|frame| frame.id).peekable();
+        for (from, to, absent) in ranges {
+            while ids.next_if(|id| *id < to).is_some() {
+                self.came += 1;
+            }
+            let start = if self.next == 0 { from } else { self.next.min(from) };
+            account.lost += to.saturating_sub(start).saturating_sub(absent).saturating_sub(self.came);
+            self.came = 0;
+            self.next = self.next.max(to);
+        }
+        self.came += ids.count() as u64;
     }
 }
 
@@ -262,6 +338,26 @@ mod tests {
         assert_eq!(tell("a", true, &["lo"]), (String::new(), false));
         assert_eq!(tell("a", false, &["eth0", "eth1"]), ("eth1".into(), false));
         assert_eq!(tell("b", true, &["lo", "eth0"]), ("lo eth0".into(), true));
+    }
+
+    #[test]
+    fn what_a_sessions_own_filter_leaves_out_is_not_lost() {
+        let mut ledger = Ledger::new(Start::All);
+        ledger.connect();
+        let greeting = || Note::Hello(r#"{"boot":"a","next":9,"filtered":true}"#.into());
+        assert_eq!(ledger.book(&mut batch(&[], vec![greeting()])).lost, 0);
+        let sieved = |from, next, count| Note::Filtered { from, next, count };
+        let account = ledger.book(&mut batch(&[2, 5, 12], vec![sieved(1, 11, 8)]));
+        assert_eq!((account.lost, account.complete), (0, false));
+        // Number 12 comes again after a cut, since what lies before it is not accounted for.
+        assert_eq!(ledger.connect(), Start::From(11, "a".into()));
+        let mut again = batch(&[12, 15], vec![greeting(), sieved(11, 16, 3)]);
+        let account = ledger.book(&mut again);
+        assert_eq!((ids(&again), account.lost), (vec![15], 0));
+        let flushed = Note::Flushed { from: 16, count: 4 };
+        assert_eq!(lost(&mut ledger, &[21], vec![flushed, sieved(20, 24, 1)]), 2);
+        let account = ledger.book(&mut batch(&[], vec![Note::End(r#"{"next":25,"why":"x","asked":true}"#.into())]));
+        assert_eq!((account.lost, account.complete), (1, true));
     }
 
     #[test]

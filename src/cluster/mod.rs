@@ -3,12 +3,15 @@
 //! Owns the connection to the API server and everything that goes over it. Never prints: what people should know is an
 //! [`Event`] or an [`Error`]. Never dissects.
 
+pub mod agents;
 mod client;
 mod container;
 mod error;
+mod exec;
 pub mod flags;
 mod inject;
 mod ledger;
+mod recording;
 mod resolve;
 mod select;
 mod session;

@@ -167,19 +167,24 @@ impl Selection {
     pub async fn list(&self, cluster: &Cluster) -> Result<Vec<(String, String)>, Error> {
         let mut found = Vec::new();
         for scope in self.scopes(cluster).await? {
-            let api: Api<Pod> = match &scope.namespace {
-                Some(namespace) => Api::namespaced(cluster.client.clone(), namespace),
-                None => Api::all(cluster.client.clone()),
-            };
-            let request = Request { verb: "list", resource: "pods", name: "", namespace: scope.namespace.as_deref() };
-            let choice =
-                ListParams { label_selector: scope.labels, field_selector: scope.fields, ..Default::default() };
-            let pods = cluster.ask(&request, api.list(&choice)).await?;
-            let taken = pods.items.iter().filter(|pod| self.judge(pod) == Verdict::Take);
+            let pods = pods(cluster, scope).await?;
+            let taken = pods.iter().filter(|pod| self.judge(pod) == Verdict::Take);
             found.extend(taken.map(|pod| (pod.namespace().unwrap_or_default(), pod.name_any())));
         }
         found.sort();
         found.truncate(self.max_targets);
+        Ok(found)
+    }
+
+    /// All pods that are meant and there, whether they can be sniffed or not.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub(super) async fn all(&self, cluster: &Cluster) -> Result<Vec<Pod>, Error> {
+        let mut found = Vec::new();
+        for scope in self.scopes(cluster).await? {
+            found.extend(pods(cluster, scope).await?.into_iter().filter(|pod| self.judge(pod) != Verdict::Other));
+        }
         Ok(found)
     }
 
@@ -220,6 +225,17 @@ impl Selection {
         let has_address = status.and_then(|status| status.pod_ip.as_ref()).is_some_and(|ip| !ip.is_empty());
         if has_address { Verdict::Take } else { Verdict::Wait }
     }
+}
+
+/// The pods of a scope.
+async fn pods(cluster: &Cluster, scope: Scope) -> Result<Vec<Pod>, Error> {
+    let api: Api<Pod> = match &scope.namespace {
+        Some(namespace) => Api::namespaced(cluster.client.clone(), namespace),
+        None => Api::all(cluster.client.clone()),
+    };
+    let request = Request { verb: "list", resource: "pods", name: "", namespace: scope.namespace.as_deref() };
+    let choice = ListParams { label_selector: scope.labels, field_selector: scope.fields, ..Default::default() };
+    Ok(cluster.ask(&request, api.list(&choice)).await?.items)
 }
 
 /// True for a pod without a network of its own.

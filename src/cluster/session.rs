@@ -15,8 +15,8 @@ use tokio::time::{Instant, timeout};
 use super::Stop;
 use super::client::Cluster;
 use super::error::{Error, Request};
-use super::flags::Options;
-use super::inject::{Injector, Sight};
+use super::flags::{Mode, Options};
+use super::inject::{Found, Injector, Sight};
 use super::ledger::{Ledger, Start};
 use super::select::{Scope, Selection, Verdict};
 use super::stream::{Over, SETTLED, Stream};
@@ -65,6 +65,8 @@ pub enum Event {
     Left { tap: u32, pod: String, reason: String },
     /// The cluster does not tell of pods that come and go, or not of all; what is attached goes on.
     Trouble(Error),
+    /// An agent records in the pod from now on, whether somebody reads or not.
+    Armed { tap: u32, pod: String, container: String, reused: bool },
     /// Something worth knowing.
     Note(String),
 }
@@ -158,6 +160,9 @@ impl Session {
         let mut unlisted = watched;
         let mut denied = 0;
         loop {
+            if unlisted == 0 && self.active() == 0 && self.injector.options.mode != Mode::Follow {
+                return Ok(());
+            }
             let change = tokio::select! {
                 () = self.stop.wait() => return Ok(()),
                 () = self.events.closed() => return Ok(()),
@@ -218,7 +223,7 @@ impl Session {
     }
 
     async fn tell_if_waiting(&mut self, unlisted: usize) {
-        if unlisted > 0 || self.active() > 0 {
+        if unlisted > 0 || self.active() > 0 || (self.taps > 0 && self.injector.options.mode != Mode::Follow) {
             return;
         }
         if !std::mem::replace(&mut self.is_waiting_told, true) {
@@ -321,6 +326,9 @@ impl Task {
             }
             Over::Left(reason) => Event::Left { tap, pod, reason },
             Over::Died(error) | Over::Denied(error) => Event::Failed { tap, pod, error },
+            Over::Read => return,
+            Over::Absent => Event::Skipped { pod, reason: "no agent records in it".to_owned() },
+            Over::Armed(agent) => Event::Armed { tap, pod, container: agent.container, reused: agent.reused },
         };
         tokio::select! {
             () = self.stop.wait() => {}
@@ -338,21 +346,35 @@ impl Task {
                 agent = inject(&self.injector, &self.permits, &mut sight) => agent,
             };
             let agent = match agent {
-                Ok(Some(agent)) => agent,
-                Ok(None) => return Over::Left(String::new()),
+                Ok(Found::Agent(agent)) => agent,
+                Ok(Found::Gone) => return Over::Left(String::new()),
+                Ok(Found::Nothing) => return Over::Absent,
                 Err(error) => return Over::Denied(error),
             };
+            let options = &self.injector.options;
+            if let Mode::Arm(time) = options.mode {
+                return match self.injector.arm(&sight, &agent, time).await {
+                    Ok(()) => Over::Armed(agent),
+                    Err(error) => Over::Denied(error),
+                };
+            }
+            if let Some(lacks) = &agent.lacks {
+                let note = Event::Note(format!("{}: {lacks}", self.pod));
+                if !send(&self.events, note).await {
+                    return Over::Stopped;
+                }
+            }
             let stream = stream.get_or_insert_with(|| Stream {
                 injector: &self.injector,
                 tap: self.tap,
                 sight: sight.clone(),
                 events: &self.events,
                 stop: self.stop.clone(),
-                ledger: Ledger::new(match (agent.reused, self.injector.options.since) {
-                    // What a new agent has captured until it is connected to is wanted too.
-                    (false, _) => Start::All,
-                    (true, None) => Start::Now,
+                ledger: Ledger::new(match (agent.reused, options.since) {
                     (true, Some(since)) => Start::Since(since.as_secs()),
+                    (true, None) if !options.looks_back() => Start::Now,
+                    // What a new agent has captured until it is connected to is wanted too.
+                    _ => Start::All,
                 }),
             });
             let since = Instant::now();
@@ -372,11 +394,7 @@ impl Task {
     }
 }
 
-async fn inject(
-    injector: &Injector,
-    permits: &Semaphore,
-    sight: &mut Sight,
-) -> Result<Option<super::inject::Agent>, Error> {
+async fn inject(injector: &Injector, permits: &Semaphore, sight: &mut Sight) -> Result<Found, Error> {
     let _permit = permits.acquire().await;
     injector.agent(sight).await
 }

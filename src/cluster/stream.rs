@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, tim
 use super::Stop;
 use super::container::{self, PROGRAM};
 use super::error::{Error, Request, is_rbac};
+use super::flags::Mode;
 use super::inject::{Agent, Injector, Sight, cannot_exec};
 use super::ledger::{Ledger, Start};
 use super::session::{Event, send};
@@ -85,6 +86,12 @@ pub(super) enum Over {
     Died(Error),
     /// It cannot be had.
     Denied(Error),
+    /// All that was asked for has come.
+    Read,
+    /// No agent is there that has recorded anything.
+    Absent,
+    /// It records, which is all that was wanted.
+    Armed(Agent),
 }
 
 /// How a connection ended.
@@ -92,6 +99,8 @@ enum Cut {
     Stopped,
     /// By the agent, on purpose.
     Ended(String),
+    /// By the agent, which has sent all that was asked for.
+    Complete,
     Broken(String),
     /// It was silent for longer than [`PATIENCE`].
     Silent,
@@ -110,6 +119,7 @@ impl Stream<'_> {
             let was_silent = matches!(cut, Cut::Silent);
             let reason = match cut {
                 Cut::Stopped => return Over::Stopped,
+                Cut::Complete => return Over::Read,
                 Cut::Denied(error) => return Over::Denied(error),
                 Cut::Ended(why) if why == "asked to stop" => {
                     return Over::Left("its agent was asked to stop".to_owned());
@@ -168,6 +178,23 @@ impl Stream<'_> {
             Start::Since(seconds) => command.push(format!("--since={seconds}")),
             Start::From(number, boot) => command.extend([format!("--from={number}"), format!("--boot={boot}")]),
         }
+        let options = &self.injector.options;
+        if let Mode::LookBack(until) = options.mode {
+            command.push(format!("--until={}", until.as_secs()));
+        }
+        if link.agent.narrows {
+            if let Some(filter) = &options.filter {
+                command.push(format!("--filter={}", filter.program));
+                command.push(format!("--filter-text={}", filter.text));
+            }
+            if options.snaplen > 0 {
+                command.push(format!("--snaplen={}", options.snaplen));
+            }
+        }
+        if options.compress {
+            command.push("--compress=lz4".to_owned());
+        }
+        command.push(format!("--reader={}", self.injector.reader));
         let parameters = AttachParams {
             container: Some(link.agent.container.clone()),
             stdin: true,
@@ -260,6 +287,9 @@ impl Stream<'_> {
                     }
                     // The time that the receiver took is not the agent's.
                     heard = Instant::now();
+                    if account.complete {
+                        break Cut::Complete;
+                    }
                     if let Some(why) = account.end {
                         break Cut::Ended(why);
                     }

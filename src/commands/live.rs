@@ -304,6 +304,7 @@ impl Watcher<'_> {
                 }
             }
             Event::Note(text) => self.status.note(&text),
+            Event::Armed { pod, .. } => self.status.joined(&pod, "records"),
         }
         Ok(())
     }

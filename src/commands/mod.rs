@@ -2,9 +2,12 @@
 
 mod dissection;
 mod live;
+mod ls;
 mod protocols;
 mod read;
 mod sniff;
+mod start;
+mod stop;
 mod version;
 
 use std::io;
@@ -39,6 +42,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Start(start::Args),
+    Ls(ls::Args),
+    Stop(stop::Args),
     Protocols(protocols::Args),
     Version(version::Args),
 }
@@ -79,6 +85,15 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// Runs what waits for the cluster to its end.
+fn blocking<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let result = runtime.block_on(work);
+    // Nothing that still runs is worth waiting for: sessions have said goodbye to their agents.
+    runtime.shutdown_background();
+    result
+}
+
 /// Parses the command line, runs what it asks for, and returns the exit code: 0 done, 1 failed, 2 wrong usage, 130
 /// interrupted before it could end cleanly.
 #[must_use]
@@ -86,6 +101,9 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut status = Status::default();
     let result = match cli.command {
+        Some(Command::Start(args)) => start::run(&args, &mut status),
+        Some(Command::Ls(args)) => ls::run(&args, &mut status),
+        Some(Command::Stop(args)) => stop::run(&args, &mut status),
         Some(Command::Protocols(args)) => protocols::run(&args),
         Some(Command::Version(args)) => version::run(&args),
         None => sniff::run(&cli.sniff, &mut status),

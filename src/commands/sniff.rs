@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::dissection::{Dissection, stdout};
 use super::live::{self, Saving};
 use super::{Failure, read};
-use crate::cluster::flags::{Capture, Connection, Select, duration};
+use crate::cluster::flags::{Capture, Connection, Mode, Options, Reading, Select, duration};
 use crate::cluster::{Cluster, Selection};
 use crate::output::Format;
 use crate::output::status::Status;
@@ -20,6 +20,9 @@ pub struct Args {
 
     #[command(flatten)]
     capture: Capture,
+
+    #[command(flatten)]
+    reading: Reading,
 
     /// With pods selected, saves their packets there as pcapng (`-` is stdout); without, reads it (`-` is stdin)
     #[arg(long, value_name = "FILE", help_heading = "Output")]
@@ -47,18 +50,25 @@ pub fn run(args: &Args, status: &mut Status) -> Result<(), Failure> {
             None => Err(Failure::usage("say which pods, or give a capture to read with --pcap FILE")),
         };
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let result = runtime.block_on(sniff(args, status));
-    // Nothing that still runs is worth waiting for: the session has said goodbye to its agents.
-    runtime.shutdown_background();
-    result
+    super::blocking(sniff(args, status))
+}
+
+/// What agents are to capture.
+pub(super) fn compiled(capture: &Capture) -> Result<Options, Failure> {
+    capture
+        .options()
+        .map_err(|error| Failure::new(error.to_string()).hint("as for tcpdump: --filter 'port 80 or port 53'"))
 }
 
 async fn sniff(args: &Args, status: &mut Status) -> Result<(), Failure> {
-    let options = args
-        .capture
-        .options()
-        .map_err(|error| Failure::new(error.to_string()).hint("as for tcpdump: --filter 'port 80 or port 53'"))?;
+    let Reading { since, until, compress } = args.reading;
+    if let (Some(since), Some(until)) = (since, until)
+        && since <= until
+    {
+        return Err(Failure::usage("--since is no longer ago than --until").hint("--since 10m --until 5m"));
+    }
+    let mode = until.map_or(Mode::Follow, Mode::LookBack);
+    let options = Options { since, mode, compress, ..compiled(&args.capture)? };
     let saving = saving(args)?;
     let cluster = Cluster::connect(&args.connection).await?;
     let selection = Selection::new(&args.select, cluster.namespace())?;

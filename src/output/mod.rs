@@ -16,7 +16,7 @@ use std::io::Write;
 
 use clap::ValueEnum;
 
-pub use summary::{grouped, summary};
+pub use summary::{bytes, grouped, span, summary};
 pub use table::{Look, Table};
 
 use crate::pipeline::Sink;

@@ -20,6 +20,7 @@ pub fn summary(pods: Option<usize>, counts: &Counts) -> String {
     }
     for (count, what) in [
         (counts.merged, "seen by two pods"),
+        (counts.filtered, "left out by the filter"),
         (counts.cut, "cut by snaplen"),
         (counts.unknown_flows, "flows of unknown protocol"),
         (counts.malformed_flows, "flows malformed"),
@@ -35,6 +36,30 @@ pub fn summary(pods: Option<usize>, counts: &Counts) -> String {
         }
     }
     parts.join(" · ")
+}
+
+/// Seconds as kubectl shows ages: `45s`, `12m`, `3h05m`, `4d`.
+#[must_use]
+pub fn span(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7200 => format!("{}m", seconds / 60),
+        7200..172_800 => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// Bytes as Kubernetes writes quantities, with a decimal where there are few: `512Ki`, `1.5Mi`, `16Mi`.
+#[must_use]
+pub fn bytes(bytes: u64) -> String {
+    for (unit, shift) in [("Gi", 30), ("Mi", 20), ("Ki", 10)] {
+        let tenths = (u128::from(bytes) * 10) >> shift;
+        if tenths >= 10 {
+            let (whole, tenth) = (tenths / 10, tenths % 10);
+            return if whole < 10 && tenth > 0 { format!("{whole}.{tenth}{unit}") } else { format!("{whole}{unit}") };
+        }
+    }
+    bytes.to_string()
 }
 
 /// The number with commas between thousands.
@@ -54,6 +79,12 @@ pub fn grouped(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quantities_are_short() {
+        assert_eq!([0, 512, 1536, 16 << 20, (1 << 30) + (1 << 29)].map(bytes), ["0", "512", "1.5Ki", "16Mi", "1.5Gi"]);
+        assert_eq!([5, 119, 754, 11_100, 400_000].map(span), ["5s", "119s", "12m", "3h05m", "4d"]);
+    }
 
     #[test]
     fn losses_show_only_where_there_are_some() {

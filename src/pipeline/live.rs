@@ -22,6 +22,7 @@ pub struct Live<'a> {
     frames: u64,
     entries: u64,
     flushed: u64,
+    filtered: u64,
 }
 
 /// One pod's stream.
@@ -48,6 +49,7 @@ impl<'a> Live<'a> {
             frames: 0,
             entries: 0,
             flushed: 0,
+            filtered: 0,
         }
     }
 
@@ -74,6 +76,7 @@ impl<'a> Live<'a> {
                     }
                 }
                 Note::Flushed { count, .. } => self.flushed += count,
+                Note::Filtered { count, .. } => self.filtered += count,
                 _ => {}
             }
         }
@@ -114,6 +117,7 @@ impl<'a> Live<'a> {
             entries: self.entries,
             merged: self.merge.merged(),
             flushed: self.flushed,
+            filtered: self.filtered,
             dropped: self.taps.values().map(|tap| tap.dropped_before + tap.dropped.iter().sum::<u64>()).sum(),
             ..self.engine.counts().clone()
         }

@@ -32,6 +32,8 @@ pub struct Counts {
     pub dropped: u64,
     /// Packets that a master PCAP flushed before this session read them.
     pub flushed: u64,
+    /// Packets that agents left out for the session's own filter.
+    pub filtered: u64,
     /// Frames shorter than they were on the wire (snaplen).
     pub cut: u64,
     /// Frames that hold no IP packet.

@@ -1,0 +1,167 @@
+//! What the agents that are in a pod already record: their containers' arguments tell.
+
+use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
+
+use super::container::{PREFIX, arguments, filter_text, state};
+use super::flags::{Mode, Options};
+
+/// A running agent of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Recording {
+    pub(super) container: String,
+    /// Its capture filter; empty if it records all.
+    pub(super) filter: String,
+    /// The most bytes that it keeps of a packet; 0 = all.
+    pub(super) snaplen: u32,
+}
+
+/// An agent that can serve what is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Service {
+    pub(super) container: String,
+    /// It records more than is wanted: the session needs the filter and snaplen of its own.
+    pub(super) narrows: bool,
+    /// It records less than is wanted, for this reason.
+    pub(super) lacks: Option<String>,
+}
+
+impl Recording {
+    fn of(container: &EphemeralContainer) -> Option<Self> {
+        let arguments = container.args.as_deref().unwrap_or_default();
+        let value = |flag: &str| arguments.iter().find_map(|word| word.strip_prefix(flag)?.strip_prefix('='));
+        let is_agent = container.name.starts_with(PREFIX) && arguments.first().is_some_and(|word| word == "run");
+        is_agent.then(|| Self {
+            container: container.name.clone(),
+            filter: value("--filter-text").unwrap_or_default().to_owned(),
+            snaplen: value("--snaplen").and_then(|bytes| bytes.parse().ok()).unwrap_or_default(),
+        })
+    }
+}
+
+/// The containers of a pod that are running agents, newest first.
+fn running(pod: &Pod) -> impl Iterator<Item = &EphemeralContainer> {
+    let containers = pod.spec.iter().filter_map(|spec| spec.ephemeral_containers.as_deref()).flatten();
+    let mut running: Vec<_> = containers
+        .filter(|container| state(pod, &container.name).is_some_and(|state| state.running.is_some()))
+        .collect();
+    running.reverse();
+    running.into_iter()
+}
+
+/// All running agents of a pod, newest first.
+pub(super) fn recordings(pod: &Pod) -> Vec<Recording> {
+    running(pod).filter_map(Recording::of).collect()
+}
+
+/// The running agent of the pod that serves `options` best; none if a new one has to.
+///
+/// Who looks back wants what was recorded, be it less than all, and whoever recorded it. Who does not, wants all that he
+/// asks for, and an agent of his own version.
+pub(super) fn serving(pod: &Pod, options: &Options) -> Option<Service> {
+    let wanted = arguments(pod, options).ok()?;
+    let filter = filter_text(pod, options);
+    let looks_back = options.since.is_some() || options.looks_back();
+    let mut best: Option<Service> = None;
+    for container in running(pod) {
+        let Some(recording) = Recording::of(container) else { continue };
+        let same_image = container.image.as_ref() == Some(&options.image);
+        if let Mode::Arm(_) = options.mode {
+            let is_same = |flag: &str| {
+                let find = |words: &[String]| words.iter().find(|word| word.starts_with(flag)).cloned();
+                find(&wanted) == find(container.args.as_deref().unwrap_or_default())
+            };
+            if same_image && ["--filter-text", "--snaplen", "--buffer=", "--buffer-on"].iter().all(|flag| is_same(flag))
+            {
+                return Some(Service { container: recording.container, narrows: false, lacks: None });
+            }
+            continue;
+        }
+        if !same_image && !looks_back {
+            continue;
+        }
+        // In the node's network all agents leave out their own stream, by a filter.
+        let all = filter_text(pod, &Options { filter: None, ..options.clone() });
+        let enough = recording.snaplen == 0 || (options.snaplen > 0 && recording.snaplen >= options.snaplen);
+        let covers = recording.filter == all || recording.filter == filter;
+        let narrows = recording.filter != filter || recording.snaplen != options.snaplen;
+        if covers && enough {
+            return Some(Service { container: recording.container, narrows, lacks: None });
+        }
+        let asks_for_all = options.filter.is_none() && options.snaplen == 0;
+        if looks_back && asks_for_all && best.is_none() {
+            let mut lacks = Vec::new();
+            if !covers {
+                lacks.push(format!("only {:?}", recording.filter));
+            }
+            if !enough {
+                lacks.push(format!("only {} bytes of each packet", recording.snaplen));
+            }
+            best = Some(Service {
+                container: recording.container,
+                narrows: false,
+                lacks: Some(format!("its agent records {}", lacks.join(", "))),
+            });
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::filter::Filter;
+    use crate::cluster::container::{Privileges, container};
+    use serde_json::{Value, json};
+    use std::time::Duration;
+
+    fn pod(options: &Options, running: bool) -> Pod {
+        let mut value = json!({"metadata": {"name": "web-1", "namespace": "shop"}, "spec": {"containers": []}});
+        let bare: Pod = serde_json::from_value(value.clone()).unwrap();
+        let ours = container(&bare, options, "sniff-agent-x", Privileges::Least).unwrap();
+        let state: Value = if running { json!({"running": {}}) } else { json!({"terminated": {"exitCode": 0}}) };
+        value["spec"]["ephemeralContainers"] = json!([ours]);
+        value["status"] = json!({"ephemeralContainerStatuses": [{"name": "sniff-agent-x", "image": "", "imageID": "",
+            "ready": false, "restartCount": 0, "state": state}]});
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn filter(text: &str) -> Option<Filter> {
+        Some(Filter { text: text.into(), program: "1,6 0 0 1".into() })
+    }
+
+    #[test]
+    fn an_agent_that_records_all_serves_everybody() {
+        let all = pod(&Options::default(), true);
+        let serves = |options: &Options| serving(&all, options).map(|service| service.narrows);
+        assert_eq!(serves(&Options::default()), Some(false));
+        assert_eq!(serves(&Options { filter: filter("ip"), ..Options::default() }), Some(true));
+        assert_eq!(serves(&Options { snaplen: 96, ..Options::default() }), Some(true));
+        assert_eq!(serves(&Options { image: "agent:2".into(), ..Options::default() }), None);
+        assert_eq!(serving(&pod(&Options::default(), false), &Options::default()), None);
+        assert_eq!(recordings(&all).len(), 1);
+    }
+
+    #[test]
+    fn one_that_records_less_serves_those_who_look_back() {
+        let some = pod(&Options { filter: filter("port 80"), snaplen: 96, ..Options::default() }, true);
+        assert_eq!(serving(&some, &Options::default()), None);
+        let past = Options { since: Some(Duration::from_mins(5)), ..Options::default() };
+        let service = serving(&some, &past).unwrap();
+        let lacks = service.lacks.unwrap();
+        assert_eq!(lacks, "its agent records only \"port 80\", only 96 bytes of each packet");
+        let same = Options { filter: filter("port 80"), snaplen: 64, ..Options::default() };
+        assert!(serving(&some, &same).unwrap().narrows);
+        let other = Options { filter: filter("port 53"), ..past };
+        assert_eq!(serving(&some, &other), None);
+    }
+
+    #[test]
+    fn who_arms_needs_the_same_recording() {
+        let armed = Options { mode: Mode::Arm(Duration::from_hours(1)), ..Options::default() };
+        let there = pod(&armed, true);
+        assert!(serving(&there, &Options { mode: Mode::Arm(Duration::from_mins(1)), ..armed.clone() }).is_some());
+        assert!(serving(&there, &Options { buffer: 64 << 20, ..armed.clone() }).is_none());
+        assert!(serving(&there, &Options { filter: filter("ip"), ..armed }).is_none());
+        assert!(serving(&there, &Options::default()).is_some());
+    }
+}

@@ -1,0 +1,164 @@
+//! `kubectl sniff ls`: the agents that run, and what they have recorded.
+
+use std::io::Write;
+
+use clap::ValueEnum;
+use comfy_table::{Table, presets};
+
+use super::Failure;
+use crate::cluster::agents::{self, Place, Status as Agent};
+use crate::cluster::flags::{Connection, Select};
+use crate::cluster::{Cluster, Selection};
+use crate::output::status::Status;
+use crate::output::{bytes, grouped, span};
+
+/// List the agents that run in pods: what they have recorded, and who reads
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    select: Select,
+
+    /// What to print for each agent
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Rows for people
+    #[default]
+    Table,
+    /// With node, container, filter and readers
+    Wide,
+    /// One JSON object a line
+    Json,
+    /// Names of pods
+    Name,
+}
+
+pub fn run(args: &Args, status: &mut Status) -> Result<(), Failure> {
+    super::blocking(list(args, status))
+}
+
+/// The pods that are meant: all of the cluster unless something narrower is said.
+pub(super) fn everywhere(select: &Select) -> Select {
+    let mut select = select.clone();
+    select.all_namespaces |=
+        select.namespace.is_empty() && !select.pods.as_deref().is_some_and(|pods| pods.contains('/'));
+    select.allow_host_network = true;
+    select
+}
+
+/// The agents of the pods that are meant; where not all of the cluster may be seen, those of the context's namespace.
+pub(super) async fn found(cluster: &Cluster, select: &Select, status: &Status) -> Result<Vec<Place>, Failure> {
+    let wide = everywhere(select);
+    let selection = Selection::new(&wide, cluster.namespace())?;
+    match agents::list(cluster, &selection).await {
+        Err(error) if wide.all_namespaces && !select.all_namespaces => {
+            let narrow = Select { all_namespaces: false, ..wide };
+            let selection = Selection::new(&narrow, cluster.namespace())?;
+            let places = agents::list(cluster, &selection).await?;
+            status.note(&format!("only namespace {} is shown: {}", cluster.namespace(), error.message));
+            Ok(places)
+        }
+        places => Ok(places?),
+    }
+}
+
+async fn list(args: &Args, status: &mut Status) -> Result<(), Failure> {
+    let cluster = Cluster::connect(&args.connection).await?;
+    let places = found(&cluster, &args.select, status).await?;
+    if places.is_empty() {
+        status.line("no agents run; kubectl sniff start PODS arms some");
+        return Ok(());
+    }
+    let mut out = anstream::stdout().lock();
+    if args.output == Format::Name {
+        for place in places {
+            writeln!(out, "pod/{}", place.pod)?;
+        }
+        return Ok(());
+    }
+    status.starting("asking the agents");
+    let answers = agents::status(&cluster, places).await;
+    status.clear();
+    let mut silent = 0;
+    let mut known = Vec::new();
+    for (place, answer) in answers {
+        match answer {
+            Ok(agent) => known.push((place, agent)),
+            Err(error) => {
+                silent += 1;
+                status.error(&error.message, error.hint.as_deref());
+            }
+        }
+    }
+    match args.output {
+        Format::Json => {
+            for (place, agent) in &known {
+                let mut object = serde_json::to_value(place).map_err(std::io::Error::other)?;
+                if let (Some(object), serde_json::Value::Object(more)) =
+                    (object.as_object_mut(), serde_json::to_value(agent).map_err(std::io::Error::other)?)
+                {
+                    object.extend(more);
+                }
+                writeln!(out, "{object}")?;
+            }
+        }
+        format => write!(out, "{}", table(&known, format == Format::Wide))?,
+    }
+    match (known.is_empty(), silent) {
+        (true, 1..) => Err(Failure::new("no agent answers")),
+        _ => Ok(()),
+    }
+}
+
+fn table(agents: &[(Place, Agent)], wide: bool) -> String {
+    let mut table = Table::new();
+    let mut header = vec!["POD", "AGE", "BUFFER", "SPAN", "PACKETS", "DROPPED", "READERS", "LEAVES"];
+    if wide {
+        header.extend(["NODE", "CONTAINER", "BACKEND", "MEMORY", "CUT", "FLUSHED", "FILTER"]);
+    }
+    table.load_style(presets::NOTHING).set_header(header);
+    for (place, agent) in agents {
+        let leaves = match (agent.leaves, agent.sessions.is_empty()) {
+            (Some(seconds), true) => format!("in {}", span(seconds)),
+            _ => "when unread".to_owned(),
+        };
+        let readers = match agent.sessions.as_slice() {
+            [] => "-".to_owned(),
+            all if wide => all.iter().map(|session| session.reader.as_str()).collect::<Vec<_>>().join(", "),
+            all => all.len().to_string(),
+        };
+        let on = if agent.buffer.on == "disk" { " on disk" } else { "" };
+        #[allow(clippy::cast_sign_loss, reason = "a span is not negative")]
+        let mut row = vec![
+            format!("{}/{}", place.namespace, place.pod),
+            span(agent.age),
+            format!("{}/{}{on}", bytes(agent.buffer.used), bytes(agent.buffer.size)),
+            span(agent.span.max(0.0) as u64),
+            grouped(agent.packets),
+            grouped(agent.drops),
+            readers,
+            leaves,
+        ];
+        if wide {
+            let dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+            row.extend([
+                place.node.clone(),
+                place.container.clone(),
+                agent.backend.clone(),
+                agent.memory.map_or_else(|| "-".to_owned(), bytes),
+                grouped(agent.cut),
+                grouped(agent.flushed),
+                dash(&agent.filter),
+            ]);
+        }
+        table.add_row(row);
+    }
+    let text = table.to_string();
+    text.lines().map(|line| format!("{}\n", line.trim())).collect()
+}
