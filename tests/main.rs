@@ -19,5 +19,7 @@ mod krew;
 mod kubernetes;
 #[cfg(feature = "cli")]
 mod live;
+#[cfg(feature = "cli")]
+mod recorder;
 mod support;
 mod torture;

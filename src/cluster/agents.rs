@@ -3,8 +3,9 @@
 use futures::StreamExt;
 use futures::stream;
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
+use kube::{Api, ResourceExt};
 use serde::{Deserialize, Serialize};
+use tokio::time::{Duration, Instant, sleep};
 
 use super::client::Cluster;
 use super::error::Error;
@@ -14,6 +15,9 @@ use super::select::Selection;
 
 /// Agents that are asked at once.
 const AT_ONCE: usize = 16;
+
+/// How long a node may take to tell that an agent has ended.
+const TOLD: Duration = Duration::from_secs(4);
 
 /// An agent that runs in a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -110,7 +114,7 @@ pub async fn list(cluster: &Cluster, selection: &Selection) -> Result<Vec<Place>
     Ok(places)
 }
 
-/// What each of them tells of itself, in the same order.
+/// What each of them tells of itself, in the same order; those that have ended meanwhile are left out.
 pub async fn status(cluster: &Cluster, places: Vec<Place>) -> Vec<(Place, Result<Status, Error>)> {
     let ask = |place: Place| async move {
         let answer = exec::ask(cluster, place.inside(), &["status"]).await.and_then(|line| {
@@ -119,15 +123,32 @@ pub async fn status(cluster: &Cluster, places: Vec<Place>) -> Vec<(Place, Result
                 Error::new(format!("{container} in {namespace}/{pod} is of another version: {error}"))
             })
         });
-        (place, answer)
+        // A node takes a second or so to tell that an agent has ended.
+        if answer.is_err() && !runs_still(cluster, &place).await { None } else { Some((place, answer)) }
     };
-    stream::iter(places).map(ask).buffered(AT_ONCE).collect().await
+    stream::iter(places).map(ask).buffered(AT_ONCE).filter_map(std::future::ready).collect().await
+}
+
+/// False once the node has told that the agent has ended.
+async fn runs_still(cluster: &Cluster, place: &Place) -> bool {
+    let api: Api<Pod> = Api::namespaced(cluster.client.clone(), &place.namespace);
+    let since = Instant::now();
+    loop {
+        let Some(Ok(pod)) = cluster.answer(api.get_opt(&place.pod)).await else { return true };
+        let runs = pod.is_some_and(|pod| recordings(&pod).iter().any(|it| it.container == place.container));
+        if !runs || since.elapsed() > TOLD {
+            return runs;
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// Ends each of them, in the same order.
 pub async fn stop(cluster: &Cluster, places: Vec<Place>) -> Vec<(Place, Result<(), Error>)> {
     let end = |place: Place| async move {
         let answer = exec::ask(cluster, place.inside(), &["stop"]).await.map(drop);
+        // Who lists agents next should not see it any more.
+        let answer = if runs_still(cluster, &place).await { answer } else { Ok(()) };
         (place, answer)
     };
     stream::iter(places).map(end).buffered(AT_ONCE).collect().await

@@ -379,6 +379,8 @@ impl Task {
             });
             let since = Instant::now();
             let error = match stream.run(&agent).await {
+                // What it had recorded is gone with it.
+                Over::Died(_) if options.looks_back() => return Over::Absent,
                 Over::Died(error) => error,
                 over => return over,
             };

@@ -19,6 +19,7 @@ use crate::capture::Note;
 use crate::cluster::flags::Options;
 use crate::cluster::{self, Cluster, Event, Names, Selection, Stop};
 use crate::entry::Name;
+use crate::output::kept::{Both, Kept};
 use crate::output::pcapng::Pcapng;
 use crate::output::status::Status;
 use crate::output::{self, Format};
@@ -56,6 +57,8 @@ pub struct Session<'a> {
     pub options: Options,
     pub dissection: &'a Dissection,
     pub duration: Option<Duration>,
+    /// Where packets and entries are kept, if they are.
+    pub kept: Option<Kept>,
 }
 
 /// Why it goes no further.
@@ -82,26 +85,38 @@ impl Session<'_> {
         let names = Names::watch(&self.cluster, &namespaces, &sender);
         let (stop, stopped) = Stop::new();
         let (cluster, selection, options) = (self.cluster, self.selection, self.options);
+        let looks_back = options.looks_back();
         let session = tokio::spawn(async move { cluster::run(&cluster, selection, options, sender, stopped).await });
 
         let (format, rows): (_, Box<dyn Write>) = match &saving {
             Saving::Stdout => (Format::Pcapng, Box::new(io::sink())),
             _ => (self.dissection.output, Box::new(stdout())),
         };
-        let saved = match saving {
-            Saving::Nowhere => None,
-            Saving::Stdout => Some(Saved::new("stdout".to_owned(), Box::new(io::stdout()))?),
-            Saving::File(path, file) => Some(Saved::new(path.display().to_string(), Box::new(file))?),
+        let mut saved = match saving {
+            Saving::Nowhere => Vec::new(),
+            Saving::Stdout => vec![Saved::new("stdout".to_owned(), Box::new(io::stdout()))?],
+            Saving::File(path, file) => vec![Saved::new(path.display().to_string(), Box::new(file))?],
         };
         let seen = Arc::new(Seen { names: Arc::clone(&names), new: Mutex::default() });
-        let resolve: Arc<dyn Resolve> = if saved.is_some() { Arc::clone(&seen) as _ } else { Arc::clone(&names) as _ };
-        let printer = output::sink(format, rows, self.dissection.look(namespaces.len() != 1));
+        let resolve: Arc<dyn Resolve> =
+            { if saved.is_empty() && self.kept.is_none() { Arc::clone(&names) as _ } else { Arc::clone(&seen) as _ } };
+        let mut printer = output::sink(format, rows, self.dissection.look(namespaces.len() != 1));
+        let mut dissection = self.dissection.options();
+        if let Some(kept) = &self.kept {
+            let capture = kept.capture();
+            let file = File::create(&capture)?;
+            saved.push(Saved { announced: false, ..Saved::new(capture.display().to_string(), Box::new(file))? });
+            dissection.detail = true;
+            printer = Box::new(Both(Box::new(kept.entries()?), printer));
+        }
         let mut sink = Counted::new(printer, self.dissection.count);
         let mut watcher = Watcher {
-            live: Live::new(self.dissection.options(), resolve, &mut sink),
+            live: Live::new(dissection, resolve, &mut sink),
             status,
             saved,
+            kept: self.kept,
             seen,
+            since: Instant::now(),
             pods: HashMap::new(),
             sniffed: 0,
             failed: false,
@@ -147,9 +162,12 @@ impl Session<'_> {
             () = drained => {}
             () = signals.any() => {}
         }
+        let found_nothing = looks_back && watcher.sniffed == 0 && matches!(end, End::Done);
         let result = watcher.finish(end, self.dissection.count);
         match session.await {
             Ok(Err(error)) => Err(error.into()),
+            Ok(Ok(())) if found_nothing => Err(Failure::new("no agent has recorded anything in these pods")
+                .hint("kubectl sniff start PODS has them record from now on; kubectl sniff ls lists those that do")),
             Ok(Ok(())) => result,
             Err(fault) => Err(Failure::new(format!("the session ended by a fault of ours: {fault}"))),
         }
@@ -178,12 +196,15 @@ impl Signals {
 struct Saved {
     to: String,
     capture: Pcapng<Box<dyn Write>>,
+    /// It is told at the end.
+    announced: bool,
 }
 
 impl Saved {
     fn new(to: String, out: Box<dyn Write>) -> Result<Self, Failure> {
         let capture = Pcapng::new(out, now()).map_err(|error| Failure::new(format!("cannot write {to}: {error}")))?;
-        Ok(Self { to, capture })
+        let announced = to != "stdout";
+        Ok(Self { to, capture, announced })
     }
 
     fn wrote(&self, result: io::Result<()>) -> Result<(), End> {
@@ -223,8 +244,10 @@ struct Pod {
 struct Watcher<'a> {
     live: Live<'a>,
     status: &'a mut Status,
-    saved: Option<Saved>,
+    saved: Vec<Saved>,
+    kept: Option<Kept>,
     seen: Arc<Seen>,
+    since: Instant,
     pods: HashMap<u32, Pod>,
     /// Pods that an agent has streamed from.
     sniffed: usize,
@@ -233,7 +256,7 @@ struct Watcher<'a> {
 
 impl Watcher<'_> {
     fn tick(&mut self) -> Result<(), End> {
-        if let Some(saved) = &mut self.saved {
+        for saved in &mut self.saved {
             let result = saved.capture.flush();
             saved.wrote(result)?;
         }
@@ -270,7 +293,7 @@ impl Watcher<'_> {
             }
             Event::Restarted { tap } => {
                 self.live.restarted(tap);
-                if let Some(saved) = &mut self.saved {
+                for saved in &mut self.saved {
                     saved.capture.restarted(tap);
                 }
             }
@@ -329,10 +352,10 @@ impl Watcher<'_> {
             }
         }
         let result = self.live.batch(tap, batch, now());
-        if let Some(saved) = &mut self.saved {
-            let new = std::mem::take(&mut *self.seen.new.lock().unwrap_or_else(PoisonError::into_inner));
-            for (address, name) in new {
-                saved.capture.name(address, &name);
+        let new = std::mem::take(&mut *self.seen.new.lock().unwrap_or_else(PoisonError::into_inner));
+        for saved in &mut self.saved {
+            for (address, name) in &new {
+                saved.capture.name(*address, name);
             }
             // Names first: rows of a capture are named as soon as they can be.
             let result = saved.capture.batch(tap, batch);
@@ -345,7 +368,7 @@ impl Watcher<'_> {
     fn finish(mut self, end: End, most: Option<u64>) -> Result<(), Failure> {
         self.status.clear();
         let complete = most.is_some_and(|most| self.live.counts().entries >= most);
-        let saved = self.saved.as_mut().map_or(Ok(()), |saved| {
+        let saved = self.saved.iter_mut().try_for_each(|saved| {
             let result = saved.capture.finish(now());
             saved.wrote(result)
         });
@@ -365,7 +388,11 @@ impl Watcher<'_> {
             Err(_) => return Ok(()),
             Ok(()) => {}
         }
-        if let Some(saved) = self.saved.filter(|saved| saved.to != "stdout") {
+        if let Some(mut kept) = self.kept {
+            kept.end(self.since.elapsed().as_secs(), self.sniffed, &counts)?;
+            self.status.note(&format!("kept; to read it: kubectl sniff sessions open {}", kept.about().name));
+        }
+        for saved in self.saved.iter().filter(|saved| saved.announced) {
             let packets = output::grouped(saved.capture.packets());
             self.status.note(&format!("{packets} packets saved; to read them: kubectl sniff --pcap {}", saved.to));
         }

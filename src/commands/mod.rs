@@ -5,6 +5,7 @@ mod live;
 mod ls;
 mod protocols;
 mod read;
+mod sessions;
 mod sniff;
 mod start;
 mod stop;
@@ -45,6 +46,7 @@ enum Command {
     Start(start::Args),
     Ls(ls::Args),
     Stop(stop::Args),
+    Sessions(sessions::Args),
     Protocols(protocols::Args),
     Version(version::Args),
 }
@@ -104,6 +106,7 @@ pub fn main() -> ExitCode {
         Some(Command::Start(args)) => start::run(&args, &mut status),
         Some(Command::Ls(args)) => ls::run(&args, &mut status),
         Some(Command::Stop(args)) => stop::run(&args, &mut status),
+        Some(Command::Sessions(args)) => sessions::run(&args, &mut status),
         Some(Command::Protocols(args)) => protocols::run(&args),
         Some(Command::Version(args)) => version::run(&args),
         None => sniff::run(&cli.sniff, &mut status),

@@ -4,12 +4,13 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::dissection::{Dissection, stdout};
+use super::dissection::{Dissection, now, stdout};
 use super::live::{self, Saving};
 use super::{Failure, read};
 use crate::cluster::flags::{Capture, Connection, Mode, Options, Reading, Select, duration};
 use crate::cluster::{Cluster, Selection};
 use crate::output::Format;
+use crate::output::kept::Kept;
 use crate::output::status::Status;
 
 /// What to sniff and what to do with it.
@@ -27,6 +28,10 @@ pub struct Args {
     /// With pods selected, saves their packets there as pcapng (`-` is stdout); without, reads it (`-` is stdin)
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pcap: Option<PathBuf>,
+
+    /// Keep packets and entries, for `kubectl sniff sessions`; under a name, or that of the time
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, help_heading = "Output")]
+    keep: Option<Option<String>>,
 
     /// End after so long, as 30s or 5m
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "Output")]
@@ -79,8 +84,19 @@ async fn sniff(args: &Args, status: &mut Status) -> Result<(), Failure> {
         }
         return Ok(out.flush()?);
     }
-    let session = live::Session { cluster, selection, options, dissection: &args.dissection, duration: args.duration };
+    let keep = args.keep.as_ref().map(|name| name.as_deref());
+    let kept = keep.map(kept).transpose()?;
+    let (dissection, duration) = (&args.dissection, args.duration);
+    let session = live::Session { cluster, selection, options, dissection, duration, kept };
     session.run(saving, status).await
+}
+
+/// The folder of a session that begins now.
+fn kept(name: Option<&str>) -> Result<Kept, Failure> {
+    let arguments = std::env::args().skip(1).collect();
+    Kept::create(name, now().to_string(), arguments).map_err(|error| {
+        Failure::new(format!("cannot keep the session: {error}")).hint("kubectl sniff sessions lists those there are")
+    })
 }
 
 /// Where the packets go.

@@ -4,6 +4,7 @@
 
 mod cell;
 mod json;
+pub mod kept;
 pub mod pcapng;
 #[cfg(test)]
 mod samples;

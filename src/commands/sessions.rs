@@ -1,0 +1,111 @@
+//! `kubectl sniff sessions`: what `--keep` has kept.
+
+use std::io::Write;
+
+use clap::Subcommand;
+use comfy_table::{Table, presets};
+
+use super::dissection::Dissection;
+use super::{Failure, read};
+use crate::output::kept::Kept;
+use crate::output::status::Status;
+use crate::output::{bytes, grouped, span};
+
+/// List, open and delete the sessions that --keep has kept
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
+
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Dissect a session's packets again
+    Open {
+        /// The session's name
+        name: String,
+
+        #[command(flatten)]
+        dissection: Box<Dissection>,
+    },
+    /// Delete sessions, with their packets and entries
+    Delete {
+        /// Their names
+        #[arg(required_unless_present = "all")]
+        names: Vec<String>,
+
+        /// All of them
+        #[arg(long, conflicts_with = "names")]
+        all: bool,
+    },
+}
+
+pub fn run(args: &Args, status: &mut Status) -> Result<(), Failure> {
+    match &args.action {
+        None => list(args.json, status),
+        Some(Action::Open { name, dissection }) => read::run(&open(name)?.capture(), dissection, status),
+        Some(Action::Delete { names, all }) => {
+            let kept = if *all {
+                Kept::all().map_err(unreadable)?
+            } else {
+                names.iter().map(|name| open(name)).collect::<Result<_, _>>()?
+            };
+            for session in kept {
+                let name = session.about().name.clone();
+                session.delete().map_err(|error| Failure::new(format!("cannot delete session {name}: {error}")))?;
+                status.left(&name, "deleted");
+            }
+            Ok(())
+        }
+    }
+}
+
+fn unreadable(error: std::io::Error) -> Failure {
+    Failure::new(format!("cannot read the kept sessions: {error}"))
+}
+
+fn open(name: &str) -> Result<Kept, Failure> {
+    Kept::open(name)
+        .map_err(|error| Failure::new(error.to_string()).hint("kubectl sniff sessions lists those there are"))
+}
+
+fn list(json: bool, status: &Status) -> Result<(), Failure> {
+    let sessions = Kept::all().map_err(unreadable)?;
+    if sessions.is_empty() {
+        status.line("no session is kept; kubectl sniff PODS --keep keeps one");
+        return Ok(());
+    }
+    let mut out = anstream::stdout().lock();
+    if json {
+        for session in &sessions {
+            writeln!(out, "{}", serde_json::to_string(session.about()).map_err(std::io::Error::other)?)?;
+        }
+        return Ok(());
+    }
+    let mut table = Table::new();
+    let header = ["NAME", "STARTED", "TOOK", "PODS", "PACKETS", "ENTRIES", "LOST", "SIZE", "OF"];
+    table.load_style(presets::NOTHING).set_header(header);
+    for session in &sessions {
+        let about = session.about();
+        table.add_row([
+            about.name.clone(),
+            about.started.chars().take(19).collect::<String>().replace('T', " "),
+            about.seconds.map_or_else(|| "?".to_owned(), span),
+            about.pods.to_string(),
+            grouped(about.packets),
+            grouped(about.entries),
+            grouped(about.dropped + about.flushed),
+            bytes(session.size()),
+            about.arguments.join(" "),
+        ]);
+    }
+    for line in table.to_string().lines() {
+        writeln!(out, "{}", line.trim())?;
+    }
+    Ok(())
+}
