@@ -41,7 +41,7 @@ pub(super) fn request(bytes: &[u8]) -> Verdict {
         Err(Fault::Short) => return Verdict::More,
         Err(Fault::No) => return Verdict::No,
     };
-    let Some((api, version)) = header.schema() else { return Verdict::No };
+    let Some((api, version)) = header.schema() else { return Verdict::Maybe };
     let known = version == header.version;
     let body = u64::from(header.size) + 4 - header.len as u64;
     let mut walk = Walk::default();

@@ -136,7 +136,6 @@ pub(super) static LIST_CONFIG_RESOURCES: Api = Api {
     response: &[
         int32("throttle_time_ms"),
         error("error_code"),
-        list("client_metrics_resources").of(&[text("name")]),
         list("config_resources").of(&[resource_name("resource_name"), resource_type("resource_type").since(1)]),
     ],
 };

@@ -16,9 +16,6 @@ pub(super) static VOTE: Api = Api {
             topic("topic_name"),
             list("partitions").of(&[
                 int32("partition_index"),
-                int32("candidate_epoch"),
-                int32("candidate_id"),
-                uuid("candidate_directory_id").since(1),
                 int32("replica_epoch"),
                 int32("replica_id"),
                 uuid("replica_directory_id").since(1),

@@ -112,7 +112,6 @@ pub(super) static TXN_OFFSET_COMMIT: Api = Api {
         text("group_id"),
         int64("producer_id"),
         int16("producer_epoch"),
-        int32("generation_id").since(3),
         int32("generation_id_or_member_epoch").since(3),
         text("member_id").since(3),
         text("group_instance_id").since(3),
