@@ -24,11 +24,12 @@ mod walk;
 
 use std::collections::VecDeque;
 
-use super::{Cx, Dissector, Malformed, Message, Progress, Protocol, Recover, Role, Transport, Verdict, text};
+use super::{Cx, Dissector, Malformed, Message, Progress, Protocol, Recover, Role, Transport, text};
 use crate::entry::{Direction, Text};
 use crate::fields;
 use apis::{API_VERSIONS, SASL_HANDSHAKE};
 use header::{Fault, Header, MAX_REQUEST};
+use probe::Found;
 use reading::{Detail, Reading, Topics};
 use schema::Api;
 use walk::{Walk, Walked};
@@ -48,6 +49,8 @@ pub static PROTOCOL: Protocol = Protocol {
 const MAX_OPEN: usize = 4096;
 /// The largest SASL token without a header.
 const MAX_TOKEN: u32 = 512 << 10;
+/// Length and correlation id.
+const RESPONSE_HEADER: usize = 8;
 /// Set in the ids of messages, so that they are never the 0 that means "in order".
 const ID: u64 = 1 << 32;
 
@@ -61,6 +64,8 @@ struct Kafka {
     /// What was sent and not answered, oldest first.
     open: VecDeque<Open>,
     topics: Topics,
+    /// A body was as specified, to its last byte: this is Kafka.
+    sure: bool,
     /// Tokens without a header may come.
     tokens: bool,
 }
@@ -101,14 +106,12 @@ impl Dissector for Kafka {
             return Ok(Progress::Consumed(pass));
         }
         if side.message.is_some() {
-            return Ok(self.walk(direction, bytes, 0, cx));
+            return self.walk(direction, bytes, 0, cx);
         }
-        if *side.seeking.get_or_insert(!cx.start()) {
-            match self.seek(direction, bytes) {
-                Some(0) => {}
-                Some(at) => return Ok(Progress::Consumed(at)),
-                None => return Ok(Progress::Consumed(bytes.len())),
-            }
+        if *side.seeking.get_or_insert(!cx.start())
+            && let Some(progress) = self.seek(direction, bytes)
+        {
+            return Ok(progress);
         }
         match direction {
             Direction::ToServer => self.request(bytes, cx),
@@ -118,6 +121,12 @@ impl Dissector for Kafka {
 
     fn gap(&mut self, direction: Direction, len: u64, cx: &mut Cx<'_>) -> Recover {
         let side = self.side(direction);
+        let passed = side.pass.min(len);
+        side.pass -= passed;
+        if passed > 0 && passed == len {
+            return Recover::Continue;
+        }
+        let len = len - passed;
         if let Some(message) = &mut side.message
             && side.exact
             && len > 0
@@ -126,13 +135,12 @@ impl Dissector for Kafka {
             if !message.warnings.contains(&LACKS) {
                 message.warnings.push(LACKS);
             }
-            if side.walk.lose(len) {
-                // What is lost may be all that was awaited.
-                self.walk(direction, &[], 0, cx);
-                self.side(direction).exact = true;
-            } else {
+            if !side.walk.lose(len) {
                 side.pass = side.walk.left() - len;
                 self.finish(direction, false, cx);
+            } else if let Ok(Progress::Consumed(rest)) = self.walk(direction, &[], 0, cx) {
+                // Nothing more is wanted of the value that lacks them.
+                self.side(direction).pass = rest as u64;
             }
             return Recover::Continue;
         }
@@ -190,7 +198,7 @@ impl Kafka {
             }
         };
         let schema = header.schema();
-        Ok(self.begin(Direction::ToServer, message, detail, schema, header.is_tagged(), bytes, len, cx))
+        self.begin(Direction::ToServer, message, detail, schema, header.is_tagged(), bytes, len, cx)
     }
 
     fn response(&mut self, bytes: &[u8], cx: &mut Cx<'_>) -> Result<Progress, Malformed> {
@@ -212,7 +220,7 @@ impl Kafka {
         let detail = || fields! { "correlation_id" => correlation };
         let schema = api.and_then(|api| header::schema(api, version));
         let tagged = api.is_some_and(|api| has_tags(api, version));
-        Ok(self.begin(Direction::ToClient, message, detail, schema, tagged, bytes, 8, cx))
+        self.begin(Direction::ToClient, message, detail, schema, tagged, bytes, RESPONSE_HEADER, cx)
     }
 
     /// A SASL token without a header, or the answer to one.
@@ -243,7 +251,7 @@ impl Kafka {
         bytes: &[u8],
         header: usize,
         cx: &mut Cx<'_>,
-    ) -> Progress {
+    ) -> Result<Progress, Malformed> {
         let detail = cx.detail().then(|| Detail::new(detail(), cx.body_limit(), cx.secrets()));
         let asks = direction == Direction::ToServer;
         let whole = message.bytes;
@@ -252,14 +260,20 @@ impl Kafka {
         side.reading.start(asks, detail);
         let Some((api, version)) = schema else {
             self.finish(direction, false, cx);
-            return Progress::Consumed(usize::try_from(whole).unwrap_or(usize::MAX));
+            return Ok(Progress::Consumed(usize::try_from(whole).unwrap_or(usize::MAX)));
         };
         side.walk.start(api, asks, version, tagged, whole - header as u64);
         self.walk(direction, bytes.get(header..).unwrap_or_default(), header, cx)
     }
 
     /// Goes on with the message under way, after `before` bytes.
-    fn walk(&mut self, direction: Direction, bytes: &[u8], before: usize, cx: &mut Cx<'_>) -> Progress {
+    fn walk(
+        &mut self,
+        direction: Direction,
+        bytes: &[u8],
+        before: usize,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, Malformed> {
         let Self { sides: [client, server], topics, .. } = self;
         let side = match direction {
             Direction::ToServer => client,
@@ -269,13 +283,24 @@ impl Kafka {
         match side.walk.run(bytes, &mut side.reading, topics) {
             Ok(Walked::On(0)) if before == 0 => {
                 side.exact = false;
-                return Progress::Need(1);
+                return Ok(Progress::Need(1));
             }
             Ok(Walked::On(n)) => {
                 side.exact = true;
-                return Progress::Consumed(before + n);
+                return Ok(Progress::Consumed(before + n));
             }
-            Ok(Walked::Done(_)) => self.finish(direction, true, cx),
+            Ok(Walked::Done(_)) => {
+                self.sure = true;
+                self.finish(direction, true, cx);
+            }
+            Err(malformed) if !self.sure => {
+                // Its header only looked like one.
+                side.message = None;
+                if direction == Direction::ToServer {
+                    self.open.pop_back();
+                }
+                return Err(malformed);
+            }
             Err(Malformed(why)) => {
                 if let Some(message) = &mut side.message {
                     message.warnings.push(format!("its body can't be read: {why}").into());
@@ -283,7 +308,7 @@ impl Kafka {
                 self.finish(direction, false, cx);
             }
         }
-        Progress::Consumed(before + usize::try_from(left).unwrap_or(usize::MAX))
+        Ok(Progress::Consumed(before + usize::try_from(left).unwrap_or(usize::MAX)))
     }
 
     /// Hands on the message under way, which was read to its end or not.
@@ -309,19 +334,28 @@ impl Kafka {
         cx.emit(message);
     }
 
-    /// Where a message starts in bytes that may begin in the middle of one.
-    fn seek(&mut self, direction: Direction, bytes: &[u8]) -> Option<usize> {
+    /// Goes to where a message starts, in bytes that may begin in the middle of one; `None` if that is here.
+    fn seek(&mut self, direction: Direction, bytes: &[u8]) -> Option<Progress> {
         let found = match direction {
-            Direction::ToServer => match probe::request(bytes) {
-                Verdict::Maybe | Verdict::Yes => Some(0),
-                _ => probe::boundary(bytes, |bytes| probe::request(bytes) == Verdict::Yes),
+            Direction::ToServer => probe::seek(bytes),
+            Direction::ToClient if bytes.len() < RESPONSE_HEADER => Found::Wait,
+            Direction::ToClient => match probe::boundary(bytes, |bytes| self.is_awaited(bytes)) {
+                Some(at) => Found::At(at),
+                None => Found::No,
             },
-            Direction::ToClient => probe::boundary(bytes, |bytes| self.is_awaited(bytes)),
         };
-        if found.is_some() {
-            self.side(direction).seeking = Some(false);
+        match found {
+            Found::At(at) => {
+                self.side(direction).seeking = Some(false);
+                (at > 0).then_some(Progress::Consumed(at))
+            }
+            Found::Wait => Some(Progress::Need(1)),
+            // The last bytes may be the first ones of a header.
+            Found::No if direction == Direction::ToClient => {
+                Some(Progress::Consumed(bytes.len() - RESPONSE_HEADER + 1))
+            }
+            Found::No => Some(Progress::Consumed(bytes.len())),
         }
-        found
     }
 
     /// True if the bytes are the response to a request that waits for one.
@@ -331,7 +365,13 @@ impl Kafka {
             return false;
         };
         let Some((api, version)) = api.and_then(|api| header::schema(api, *version)) else { return true };
-        probe::fits(api, version, has_tags(api, version), u64::from(size) - 4, bytes.get(8..).unwrap_or_default())
+        probe::fits(
+            api,
+            version,
+            has_tags(api, version),
+            u64::from(size) - 4,
+            bytes.get(RESPONSE_HEADER..).unwrap_or_default(),
+        )
     }
 }
 

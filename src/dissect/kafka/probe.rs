@@ -14,48 +14,88 @@ const MAX_SEARCH: usize = 4096;
 const MAX_LOOKED_AT: usize = 8;
 
 pub(super) fn probe(probe: &Probe<'_>) -> Verdict {
-    match probe.direction {
-        Direction::ToServer => match request(probe.data) {
-            Verdict::No if !probe.start => {
-                let found = boundary(probe.data, |bytes| request(bytes) == Verdict::Yes);
-                if found.is_some() { Verdict::Yes } else { Verdict::No }
-            }
+    match (probe.direction, probe.start) {
+        (Direction::ToServer, true) => match request(probe.data, true) {
             // Half a request says little unless it comes to where Kafka is expected.
             Verdict::Maybe if !PROTOCOL.ports.contains(&probe.port) => Verdict::More,
             verdict => verdict,
         },
-        Direction::ToClient => responses(probe.data),
+        (Direction::ToServer, false) => match seek(probe.data) {
+            Found::At(at) if at > 0 || request(probe.data, false) == Verdict::Yes => Verdict::Yes,
+            Found::At(_) if PROTOCOL.ports.contains(&probe.port) => Verdict::Maybe,
+            Found::At(_) | Found::Wait => Verdict::More,
+            Found::No => Verdict::No,
+        },
+        (Direction::ToClient, _) => responses(probe.data),
     }
 }
 
-/// Where a message starts, if it is not at once.
-pub(super) fn boundary(bytes: &[u8], is_start: impl Fn(&[u8]) -> bool) -> Option<usize> {
+/// Where a message starts in bytes that may begin in the middle of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    At(usize),
+    /// It may start here, but more bytes are needed to tell.
+    Wait,
+    No,
+}
+
+/// Finds the start of a request.
+pub(super) fn seek(bytes: &[u8]) -> Found {
+    if matches!(request(bytes, false), Verdict::Maybe | Verdict::Yes) {
+        return Found::At(0);
+    }
+    let mut wait = false;
+    let found = boundary(bytes, |bytes| {
+        let verdict = request(bytes, false);
+        wait |= verdict != Verdict::No;
+        verdict == Verdict::Yes
+    });
+    match found {
+        Some(at) => Found::At(at),
+        None if wait && bytes.len() < MAX_SEARCH => Found::Wait,
+        None => Found::No,
+    }
+}
+
+/// Where bytes begin that start a message.
+pub(super) fn boundary(bytes: &[u8], mut is_start: impl FnMut(&[u8]) -> bool) -> Option<usize> {
     // Lengths of less than 16 MiB start with a 0.
-    memchr::memchr_iter(0, bytes.get(..MAX_SEARCH).unwrap_or(bytes)).find(|&at| bytes.get(at..).is_some_and(&is_start))
+    memchr::memchr_iter(0, bytes.get(..MAX_SEARCH).unwrap_or(bytes))
+        .find(|&at| bytes.get(at..).is_some_and(&mut is_start))
 }
 
 /// Whether the bytes are a request, as far as they go.
-pub(super) fn request(bytes: &[u8]) -> Verdict {
+fn request(bytes: &[u8], start: bool) -> Verdict {
     let header = match header::request(bytes, true) {
         Ok(header) => header,
         Err(Fault::Short) => return Verdict::More,
         Err(Fault::No) => return Verdict::No,
     };
-    let Some((api, version)) = header.schema() else { return Verdict::Maybe };
+    let named = header.client.is_some_and(|client| !client.is_empty());
+    let Some((api, version)) = header.schema() else {
+        return if named { Verdict::Maybe } else { Verdict::No };
+    };
     let known = version == header.version;
     let body = u64::from(header.size) + 4 - header.len as u64;
     let mut walk = Walk::default();
     walk.start(api, true, version, header.is_tagged(), body);
     let (mut reading, mut topics) = (Reading::default(), Topics::default());
+    reading.start(true, None);
     let rest = bytes.get(header.len..).unwrap_or_default();
-    match walk.run(rest, &mut reading, &mut topics) {
+    let walked = walk.run(rest, &mut reading, &mut topics);
+    // Zeros could be a request that names nothing.
+    let named = named || !reading.target.is_empty();
+    match walked {
         _ if reading.odd => Verdict::No,
-        Err(_) if known => Verdict::No,
+        Err(_) if known || !named => Verdict::No,
         Ok(Walked::Done(_)) if known && walk.left() > 0 => Verdict::No,
-        Ok(Walked::Done(_)) if known => Verdict::Yes,
+        Ok(Walked::Done(_)) if known && named => Verdict::Yes,
+        Ok(Walked::Done(_)) if known && start => Verdict::Maybe,
+        Ok(Walked::Done(_)) if !named => Verdict::No,
         // It came to a value that is longer than what is there.
-        Ok(Walked::On(n)) if n > rest.len() && header.client.is_some_and(|client| !client.is_empty()) => Verdict::Yes,
-        _ => Verdict::Maybe,
+        Ok(Walked::On(n)) if n > rest.len() && named => Verdict::Yes,
+        _ if named => Verdict::Maybe,
+        _ => Verdict::More,
     }
 }
 

@@ -2,10 +2,12 @@
 
 use hashbrown::HashMap;
 
-use super::schema::{Field, Kind};
+use super::schema::{Field, Held, Kind};
+use super::walk::{Walk, Walked};
 use super::{errors, records};
 use crate::dissect::{Cursor, text};
 use crate::entry::{Text, Value};
+use crate::fields;
 
 /// The longest name that is read; a broker allows topics 249 bytes.
 const MAX_NAME: u64 = 1024;
@@ -179,7 +181,8 @@ impl Reading {
                 }
                 Kind::Bytes => {
                     detail.budget -= bytes.len().min(detail.budget);
-                    detail.push(name, text::body(bytes, len));
+                    let held = field.holds.filter(|_| bytes.len() as u64 == len).and_then(|held| held_by(bytes, held));
+                    detail.push(name, held.unwrap_or_else(|| text::body(bytes, len)));
                 }
                 _ => detail.push(name, text::value(bytes)),
             }
@@ -232,6 +235,20 @@ impl Reading {
             target.push(',');
         }
         target.push_str(name);
+    }
+}
+
+/// What the bytes hold, if it is that: nothing but convention says so.
+fn held_by(bytes: &[u8], held: &Held) -> Option<Value> {
+    let mut cursor = Cursor::new(bytes);
+    let version = u8::try_from(cursor.i16().ok()?).ok()?;
+    let mut walk = Walk::default();
+    walk.restart(held.fields, version.min(held.newest), cursor.remaining() as u64);
+    let mut reading = Reading::default();
+    reading.start(false, Some(Detail::new(fields! { "version" => version }, bytes.len(), false)));
+    match walk.run(cursor.rest(), &mut reading, &mut Topics::default()) {
+        Ok(Walked::Done(_)) if walk.left() == 0 || version > held.newest => Some(reading.finish()),
+        _ => None,
     }
 }
 

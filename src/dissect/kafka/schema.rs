@@ -20,6 +20,12 @@ pub(super) struct Api {
     pub response: &'static [Field],
 }
 
+/// What bytes may hold by convention of those who exchange them: a version, then fields.
+pub(super) struct Held {
+    pub newest: u8,
+    pub fields: &'static [Field],
+}
+
 /// A field of a structure.
 pub(super) struct Field {
     pub name: &'static str,
@@ -30,6 +36,8 @@ pub(super) struct Field {
     pub nullable: bool,
     /// Not to be shown.
     pub secret: bool,
+    /// What its bytes may hold.
+    pub holds: Option<&'static Held>,
     /// It has a number instead of a place, and may be missing.
     pub tag: Option<u8>,
     since: u8,
@@ -88,7 +96,17 @@ impl Kind {
 
 impl Field {
     const fn new(name: &'static str, kind: Kind) -> Self {
-        Self { name, kind, many: false, nullable: false, secret: false, tag: None, since: 0, until: u8::MAX }
+        Self {
+            name,
+            kind,
+            many: false,
+            nullable: false,
+            secret: false,
+            holds: None,
+            tag: None,
+            since: 0,
+            until: u8::MAX,
+        }
     }
 
     pub const fn since(self, since: u8) -> Self {
@@ -113,6 +131,10 @@ impl Field {
 
     pub const fn secret(self) -> Self {
         Self { secret: true, ..self }
+    }
+
+    pub const fn holding(self, held: &'static Held) -> Self {
+        Self { holds: Some(held), ..self }
     }
 
     /// The fields of a structure.

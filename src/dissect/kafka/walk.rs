@@ -86,20 +86,27 @@ const UNSUPPORTED_VERSION: [u8; 2] = 35i16.to_be_bytes();
 impl Walk {
     /// Begins a body of `left` bytes, with the tagged fields before it that end the message's header, if it has them.
     pub fn start(&mut self, api: &Api, request: bool, version: u8, tagged_header: bool, left: u64) {
+        self.restart(if request { api.request } else { api.response }, version, left);
+        self.flexible = version >= api.flexible;
+        self.fallback = api.key == API_VERSIONS && !request;
+        if tagged_header {
+            self.levels.push(Level::Tags { fields: &[], left: None });
+        }
+    }
+
+    /// Begins with fields of no API's.
+    pub fn restart(&mut self, fields: &'static [Field], version: u8, left: u64) {
         *self = Self {
             version,
-            flexible: version >= api.flexible,
-            fallback: api.key == API_VERSIONS && !request,
+            flexible: false,
+            fallback: false,
             left,
             levels: std::mem::take(&mut self.levels),
             partial: None,
             kept: std::mem::take(&mut self.kept),
         };
         self.levels.clear();
-        self.levels.push(Level::Fields { fields: if request { api.request } else { api.response }, next: 0 });
-        if tagged_header {
-            self.levels.push(Level::Tags { fields: &[], left: None });
-        }
+        self.levels.push(Level::Fields { fields, next: 0 });
     }
 
     /// How many bytes of the message are to come.

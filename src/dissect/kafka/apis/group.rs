@@ -1,6 +1,6 @@
 //! Groups of consumers that assign partitions among themselves.
 
-use crate::dissect::kafka::schema::{Api, boolean, bytes, error, int8, int32, list, text};
+use crate::dissect::kafka::schema::{Api, Held, boolean, bytes, error, int8, int32, list, text};
 
 pub(super) static FIND_COORDINATOR: Api = Api {
     key: 10,
@@ -38,7 +38,7 @@ pub(super) static JOIN_GROUP: Api = Api {
         text("member_id"),
         text("group_instance_id").since(5),
         text("protocol_type"),
-        list("protocols").of(&[text("name"), bytes("metadata")]),
+        list("protocols").of(&[text("name"), bytes("metadata").holding(&SUBSCRIPTION)]),
         text("reason").since(8),
     ],
     response: &[
@@ -50,7 +50,11 @@ pub(super) static JOIN_GROUP: Api = Api {
         text("leader"),
         boolean("skip_assignment").since(9),
         text("member_id"),
-        list("members").of(&[text("member_id"), text("group_instance_id").since(5), bytes("metadata")]),
+        list("members").of(&[
+            text("member_id"),
+            text("group_instance_id").since(5),
+            bytes("metadata").holding(&SUBSCRIPTION),
+        ]),
     ],
 };
 
@@ -92,14 +96,14 @@ pub(super) static SYNC_GROUP: Api = Api {
         text("group_instance_id").since(3),
         text("protocol_type").since(5),
         text("protocol_name").since(5),
-        list("assignments").of(&[text("member_id"), bytes("assignment")]),
+        list("assignments").of(&[text("member_id"), bytes("assignment").holding(&ASSIGNMENT)]),
     ],
     response: &[
         int32("throttle_time_ms").since(1),
         error("error_code"),
         text("protocol_type").since(5),
         text("protocol_name").since(5),
-        bytes("assignment"),
+        bytes("assignment").holding(&ASSIGNMENT),
     ],
 };
 
@@ -123,8 +127,8 @@ pub(super) static DESCRIBE_GROUPS: Api = Api {
                 text("group_instance_id").since(4),
                 text("client_id"),
                 text("client_host"),
-                bytes("member_metadata"),
-                bytes("member_assignment"),
+                bytes("member_metadata").holding(&SUBSCRIPTION),
+                bytes("member_assignment").holding(&ASSIGNMENT),
             ]),
             int32("authorized_operations").since(3),
         ]),
@@ -159,4 +163,22 @@ pub(super) static DELETE_GROUPS: Api = Api {
         int32("throttle_time_ms"),
         list("results").of(&[text("group_id"), error("error_code"), text("error_message").since(3)]),
     ],
+};
+
+/// What a consumer tells the leader of its group.
+static SUBSCRIPTION: Held = Held {
+    newest: 3,
+    fields: &[
+        text("topics").many(),
+        bytes("user_data"),
+        list("owned_partitions").since(1).of(&[text("topic"), int32("partitions").many()]),
+        int32("generation_id").since(2),
+        text("rack_id").since(3),
+    ],
+};
+
+/// What the leader gives a consumer.
+static ASSIGNMENT: Held = Held {
+    newest: 3,
+    fields: &[list("assigned_partitions").of(&[text("topic"), int32("partitions").many()]), bytes("user_data")],
 };

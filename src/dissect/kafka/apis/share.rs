@@ -83,7 +83,6 @@ pub(super) static SHARE_FETCH: Api = Api {
             topic_id("topic_id"),
             list("partitions").of(&[
                 int32("partition_index"),
-                int32("partition_max_bytes").until(0),
                 list("acknowledgement_batches").of(&[
                     int64("first_offset"),
                     int64("last_offset"),
