@@ -4,8 +4,8 @@ use super::apis::{self, CONTROLLED_SHUTDOWN};
 use super::schema::Api;
 use crate::dissect::{Cursor, Short};
 
-/// The largest request; brokers take 100 MiB unless they are told to take more.
-pub(super) const MAX_REQUEST: u32 = 512 << 20;
+/// The largest request; brokers take 100 MiB unless they are told to take more, and TLS would start with a length above.
+pub(super) const MAX_REQUEST: u32 = 256 << 20;
 /// The longest client id.
 const MAX_CLIENT_ID: usize = 1024;
 /// The highest version that may be of an API which is not known.
@@ -73,8 +73,8 @@ pub(super) fn request(bytes: &[u8], strict: bool) -> Result<Header<'_>, Fault> {
     check(key >= 0 && (api.is_some() || !strict))?;
     let version = cursor.i16()?;
     let newest = api.map_or(MAX_VERSION, |api| i16::from(api.versions.1 + NEWER));
-    check((0..=newest).contains(&version))?;
-    let version = version as u8;
+    check(version <= newest)?;
+    let version = u8::try_from(version).map_err(|_| Fault::No)?;
     let correlation = cursor.i32()?;
     let client = if (key, version) == (CONTROLLED_SHUTDOWN, 0) {
         None
@@ -116,4 +116,35 @@ fn is_text(bytes: &[u8]) -> bool {
 pub(super) fn response(bytes: &[u8]) -> Result<(u32, i32), Short> {
     let mut cursor = Cursor::new(bytes);
     Ok((cursor.u32()?, cursor.i32()?))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_of_requests() {
+        let bytes = b"\0\0\0\x13\0\x12\0\x03\0\0\0\x07\0\x04shop\0\x01\x01\0";
+        let header = request(bytes, true).unwrap();
+        assert_eq!((header.size, header.key, header.version, header.correlation), (19, 18, 3, 7));
+        assert_eq!((header.client, header.len, header.is_tagged()), (Some(&b"shop"[..]), 18, true));
+        for end in 0..18 {
+            assert_eq!(request(&bytes[..end], true).err(), Some(Fault::Short), "{end}");
+        }
+    }
+
+    #[test]
+    fn other_protocols_have_none() {
+        for bytes in [
+            &b"GET / HTTP/1.1\r\n"[..],
+            b"\x16\x03\x01\0\xc8\x01\0\0\xc4\x03\x03",
+            // A client id with a control character, one that is longer than the message, an API that is not known.
+            b"\0\0\0\x13\0\x12\0\x03\0\0\0\x07\0\x04sh\0p\0\x01\x01\0",
+            b"\0\0\0\x0b\0\x12\0\x03\0\0\0\x07\0\x04shop",
+            b"\0\0\0\x13\x03\xe8\0\x03\0\0\0\x07\0\x04shop\0\x01\x01\0",
+        ] {
+            assert_eq!(request(bytes, true).err(), Some(Fault::No), "{}", bytes.escape_ascii());
+        }
+    }
 }

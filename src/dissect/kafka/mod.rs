@@ -9,8 +9,9 @@
 //! Bodies are walked as they come by the tables in [`apis`] and never held, however large a `Fetch` is. Records are looked at for
 //! detail only.
 //!
-//! Not parsed: what is in records and in members' metadata and assignments; the requests inside an `Envelope`; SASL tokens that
-//! come without a `SaslHandshake`, as with brokers of 0.9; responses whose request is not in the capture.
+//! Not parsed: what keys and values of records mean; the requests inside an `Envelope`; SASL tokens that come without a
+//! `SaslHandshake`, as with brokers of 0.9; the previews of share groups before Kafka 4.1; responses whose request is not in
+//! the capture.
 
 mod apis;
 mod compression;
@@ -25,7 +26,7 @@ mod walk;
 use std::collections::VecDeque;
 
 use super::{Cx, Dissector, Malformed, Message, Progress, Protocol, Recover, Role, Transport, text};
-use crate::entry::{Direction, Text};
+use crate::entry::{Direction, Text, Value};
 use crate::fields;
 use apis::{API_VERSIONS, SASL_HANDSHAKE};
 use header::{Fault, Header, MAX_REQUEST};
@@ -245,7 +246,7 @@ impl Kafka {
         &mut self,
         direction: Direction,
         message: Message,
-        detail: impl FnOnce() -> crate::entry::Value,
+        detail: impl FnOnce() -> Value,
         schema: Option<(&'static Api, u8)>,
         tagged: bool,
         bytes: &[u8],

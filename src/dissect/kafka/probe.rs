@@ -10,6 +10,8 @@ use crate::entry::Direction;
 
 /// How far a message's start is searched.
 const MAX_SEARCH: usize = 4096;
+/// How many bytes wait for it to be told whether a message starts in them.
+const MAX_WAITING: usize = 512;
 /// How many responses in a row are looked at.
 const MAX_LOOKED_AT: usize = 8;
 
@@ -52,7 +54,7 @@ pub(super) fn seek(bytes: &[u8]) -> Found {
     });
     match found {
         Some(at) => Found::At(at),
-        None if wait && bytes.len() < MAX_SEARCH => Found::Wait,
+        None if wait && bytes.len() < MAX_WAITING => Found::Wait,
         None => Found::No,
     }
 }

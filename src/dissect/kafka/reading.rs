@@ -2,9 +2,10 @@
 
 use hashbrown::HashMap;
 
+use super::errors;
+use super::records::{self, Budget};
 use super::schema::{Field, Held, Kind};
 use super::walk::{Walk, Walked};
-use super::{errors, records};
 use crate::dissect::{Cursor, text};
 use crate::entry::{Text, Value};
 use crate::fields;
@@ -13,10 +14,12 @@ use crate::fields;
 const MAX_NAME: u64 = 1024;
 /// The most bytes of topics that a row names.
 const MAX_TARGET: usize = 64 << 10;
-/// How far topics are compared with those that are named already.
-const MAX_COMPARED: usize = 4096;
+/// How many bytes of topics that a row names are compared with others.
+const MAX_COMPARED: usize = 1 << 20;
 /// The longest text that is shown in detail.
 const MAX_TEXT: u64 = 32 << 10;
+/// The most bytes of text that one message shows in detail.
+const MAX_TEXTS: usize = 1 << 20;
 /// The most bytes of records in one partition that are looked at for their detail.
 const MAX_RECORDS: u64 = 1 << 20;
 /// The most values that one message shows in detail.
@@ -49,6 +52,8 @@ pub(super) struct Reading {
     pub asks: bool,
     /// They, comma-joined.
     pub target: String,
+    /// How many bytes of it were compared with others.
+    compared: usize,
     /// The first error code that is not 0; 0 if there were none but that.
     pub status: Option<i16>,
     pub acks: Option<i16>,
@@ -73,11 +78,11 @@ struct Topic {
 }
 
 impl Reading {
-    /// Begins a message; with `detail`, its first fields and how many bytes of bodies to keep.
+    /// Begins a message; with `detail`, all its fields are kept.
     pub fn start(&mut self, asks: bool, detail: Option<Detail>) {
         let mut topic = std::mem::take(&mut self.topic);
         (topic.depth, topic.named, topic.id) = (0, false, None);
-        *self = Self { asks, detail, topic, ..Self::default() };
+        *self = Self { asks, topic, detail, ..Self::default() };
     }
 
     /// All fields.
@@ -92,10 +97,10 @@ impl Reading {
     /// How many bytes of such a value are looked at.
     pub fn wanted(&self, field: &Field, len: u64) -> usize {
         let wanted = match (field.kind, &self.detail) {
-            (Kind::Topic | Kind::ResourceName, None) if len > MAX_NAME => 0,
-            (Kind::Topic | Kind::ResourceName, _) | (Kind::Text, Some(_)) => len.min(MAX_TEXT),
-            (Kind::Records, Some(detail)) if detail.budget > 0 => len.min(MAX_RECORDS),
-            (Kind::Bytes, Some(detail)) => len.min(detail.budget as u64),
+            (Kind::Topic | Kind::ResourceName, _) if len <= MAX_NAME => len,
+            (Kind::Text | Kind::Topic | Kind::ResourceName, Some(detail)) => len.min(MAX_TEXT).min(detail.texts as u64),
+            (Kind::Records, Some(detail)) if detail.budget.left() > 0 => len.min(MAX_RECORDS),
+            (Kind::Bytes, Some(detail)) => len.min(detail.budget.left() as u64),
             _ => 0,
         };
         wanted as usize
@@ -180,11 +185,15 @@ impl Reading {
                     detail.push(name, records);
                 }
                 Kind::Bytes => {
-                    detail.budget -= bytes.len().min(detail.budget);
+                    detail.budget.spend(bytes.len());
                     let held = field.holds.filter(|_| bytes.len() as u64 == len).and_then(|held| held_by(bytes, held));
                     detail.push(name, held.unwrap_or_else(|| text::body(bytes, len)));
                 }
-                _ => detail.push(name, text::value(bytes)),
+                _ => {
+                    let shown = bytes.get(..detail.texts).unwrap_or(bytes);
+                    detail.texts -= shown.len();
+                    detail.push(name, text::value(shown));
+                }
             }
         }
     }
@@ -228,7 +237,8 @@ impl Reading {
         if !self.asks || name.is_empty() || target.len() + name.len() >= MAX_TARGET {
             return;
         }
-        if target.len() <= MAX_COMPARED && target.split(',').any(|known| known == name) {
+        self.compared += target.len();
+        if self.compared <= MAX_COMPARED && target.split(',').any(|known| known == name) {
             return;
         }
         if !target.is_empty() {
@@ -278,15 +288,17 @@ pub(super) struct Detail {
     /// The structures and arrays that are open, the message first.
     open: Vec<(&'static str, Value)>,
     values: usize,
-    /// How many bytes of bodies may still be kept.
-    budget: usize,
+    /// How many bytes of text may still be kept.
+    texts: usize,
+    /// How much of bodies may still be kept.
+    budget: Budget,
     secrets: bool,
 }
 
 impl Detail {
     /// Begins with these fields.
-    pub fn new(fields: Value, budget: usize, secrets: bool) -> Self {
-        Self { open: vec![("", fields)], values: 0, budget, secrets }
+    pub fn new(fields: Value, limit: usize, secrets: bool) -> Self {
+        Self { open: vec![("", fields)], values: 0, texts: MAX_TEXTS, budget: Budget::new(limit), secrets }
     }
 
     fn open(&mut self, name: &'static str, array: bool) {

@@ -1,19 +1,23 @@
 //! Records as they are stored: batches (magic 2), and the messages of before (magic 0 and 1), which hold others if they are
 //! compressed.
 
+use std::borrow::Cow;
+
 use super::compression::{self, Codec};
 use crate::dissect::{Cursor, Malformed, Short, text};
 use crate::entry::{Text, Value};
 use crate::fields;
 
-/// The most bytes that the records of a batch are decompressed to.
+/// The most bytes that the records of one message are decompressed to.
 const MAX_UNPACKED: usize = 4 << 20;
 /// How deep messages lie in others.
 const MAX_NESTED: u8 = 2;
 /// What a record takes of the limit for bodies beside its key and value.
 const RECORD_COST: usize = 32;
+/// What a batch takes of it beside its records.
+const BATCH_COST: usize = 128;
 /// The most headers of a record that are shown.
-const MAX_HEADERS: usize = 100;
+const MAX_HEADERS: i64 = 100;
 
 /// Bits of a batch's attributes.
 const COMPRESSION: i16 = 0x07;
@@ -25,8 +29,47 @@ const CONTROL: i16 = 0x20;
 const CONTROL_TYPES: &[&str] =
     &["ABORT", "COMMIT", "LEADER_CHANGE", "SNAPSHOT_HEADER", "SNAPSHOT_FOOTER", "KRAFT_VERSION", "KRAFT_VOTERS"];
 
-/// The first bytes of `len` bytes of records, in which `budget` bytes of keys and values may be shown.
-pub(super) fn parse(bytes: &[u8], len: u64, budget: &mut usize) -> Value {
+/// How much of a message's records may still be looked at.
+#[derive(Clone, Copy)]
+pub(super) struct Budget {
+    shown: usize,
+    unpacked: usize,
+}
+
+impl Budget {
+    /// To show that many bytes.
+    pub fn new(shown: usize) -> Self {
+        Self { shown, unpacked: MAX_UNPACKED }
+    }
+
+    /// How many bytes may still be shown.
+    pub fn left(self) -> usize {
+        self.shown
+    }
+
+    /// Takes what that many bytes cost.
+    pub fn spend(&mut self, bytes: usize) {
+        self.shown = self.shown.saturating_sub(bytes);
+    }
+
+    /// As many of the bytes as may be shown.
+    fn show<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let shown = bytes.get(..self.shown).unwrap_or(bytes);
+        self.spend(shown.len());
+        shown
+    }
+
+    fn unpack<'a>(&mut self, codec: Option<Codec>, bytes: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+        let unpacked = compression::unpack(codec?, bytes, self.unpacked)?;
+        if let Cow::Owned(unpacked) = &unpacked {
+            self.unpacked -= unpacked.len().min(self.unpacked);
+        }
+        Some(unpacked)
+    }
+}
+
+/// The first bytes of `len` bytes of records, of which `budget` tells how much may be shown.
+pub(super) fn parse(bytes: &[u8], len: u64, budget: &mut Budget) -> Value {
     let mut cursor = Cursor::new(bytes);
     let batches = entries(&mut cursor, budget, 0);
     let mut value = vec![("size".into(), len.into()), ("batches".into(), batches.into())];
@@ -37,9 +80,9 @@ pub(super) fn parse(bytes: &[u8], len: u64, budget: &mut usize) -> Value {
 }
 
 /// Batches or messages, one after the other, as many as are whole and may be shown.
-fn entries(cursor: &mut Cursor<'_>, budget: &mut usize, nested: u8) -> Vec<Value> {
+fn entries(cursor: &mut Cursor<'_>, budget: &mut Budget, nested: u8) -> Vec<Value> {
     let mut all = Vec::new();
-    while *budget > 0 {
+    while budget.left() > 0 {
         let mut ahead = *cursor;
         let Some(value) = entry(&mut ahead, budget, nested) else { break };
         all.push(value);
@@ -49,7 +92,7 @@ fn entries(cursor: &mut Cursor<'_>, budget: &mut usize, nested: u8) -> Vec<Value
 }
 
 /// A batch or message; of one whose end is missing, what is there. `None` if it is not even begun.
-fn entry(cursor: &mut Cursor<'_>, budget: &mut usize, nested: u8) -> Option<Value> {
+fn entry(cursor: &mut Cursor<'_>, budget: &mut Budget, nested: u8) -> Option<Value> {
     let (offset, size) = (cursor.i64().ok()?, cursor.i32().ok()?);
     let size = usize::try_from(size).ok()?;
     let whole = size <= cursor.remaining();
@@ -73,7 +116,7 @@ fn entry(cursor: &mut Cursor<'_>, budget: &mut usize, nested: u8) -> Option<Valu
 
 type Fields = Vec<(Text, Value)>;
 
-fn batch(cursor: &mut Cursor<'_>, offset: i64, size: usize, epoch: u32, budget: &mut usize) -> Result<Fields, Short> {
+fn batch(cursor: &mut Cursor<'_>, offset: i64, size: usize, epoch: u32, budget: &mut Budget) -> Result<Fields, Short> {
     let crc = cursor.u32()?;
     let attributes = cursor.i16()?;
     let last_offset_delta = cursor.i32()?;
@@ -100,12 +143,12 @@ fn batch(cursor: &mut Cursor<'_>, offset: i64, size: usize, epoch: u32, budget: 
         ("base_sequence".into(), base_sequence.into()),
         ("records_count".into(), count.into()),
     ];
-    let unpacked = codec.and_then(|codec| compression::unpack(codec, cursor.rest(), MAX_UNPACKED));
-    let Some(unpacked) = unpacked else { return Ok(fields) };
+    budget.spend(BATCH_COST);
+    let Some(unpacked) = budget.unpack(codec, cursor.rest()) else { return Ok(fields) };
     let mut records = Vec::new();
     let mut cursor = Cursor::new(&unpacked);
     let count = usize::try_from(count).unwrap_or(0);
-    while records.len() < count && *budget > 0 {
+    while records.len() < count && budget.left() > 0 {
         let Ok(record) = record(&mut cursor, offset, base_timestamp, attributes & CONTROL != 0, budget) else { break };
         records.push(record);
     }
@@ -122,7 +165,7 @@ fn record(
     base_offset: i64,
     base_timestamp: i64,
     control: bool,
-    budget: &mut usize,
+    budget: &mut Budget,
 ) -> Result<Value, Malformed> {
     let len = usize::try_from(varint(cursor)?).map_err(|_| Malformed("a negative length"))?;
     let mut cursor = Cursor::new(cursor.take(len)?);
@@ -131,12 +174,13 @@ fn record(
     let offset = base_offset.wrapping_add(varint(&mut cursor)?);
     let (key, value) = (bytes(&mut cursor)?, bytes(&mut cursor)?);
     let mut headers = Vec::new();
-    for _ in 0..varint(&mut cursor)?.clamp(0, MAX_HEADERS as i64) {
+    for _ in 0..varint(&mut cursor)?.clamp(0, MAX_HEADERS) {
         let name = bytes(&mut cursor)?.unwrap_or_default();
-        headers.push(fields! { "key" => text::value(name), "value" => content(bytes(&mut cursor)?, budget) });
+        headers
+            .push(fields! { "key" => text::value(budget.show(name)), "value" => content(bytes(&mut cursor)?, budget) });
     }
     let kind = key.filter(|_| control).and_then(control_type);
-    *budget -= RECORD_COST.min(*budget);
+    budget.spend(RECORD_COST);
     let mut fields: Fields = vec![
         ("offset".into(), offset.into()),
         ("timestamp".into(), timestamp.into()),
@@ -164,7 +208,7 @@ fn message(
     size: usize,
     crc: u32,
     magic: i8,
-    budget: &mut usize,
+    budget: &mut Budget,
     nested: u8,
 ) -> Result<Fields, Malformed> {
     let attributes = cursor.i8()?;
@@ -181,14 +225,14 @@ fn message(
         fields.push(("timestamp_type".into(), timestamp_type(attributes.into()).into()));
         fields.push(("timestamp".into(), cursor.i64()?.into()));
     }
-    *budget -= RECORD_COST.min(*budget);
+    budget.spend(RECORD_COST);
     let key = old_bytes(cursor)?;
     fields.push(("key".into(), content(key, budget)));
     let value = old_bytes(cursor)?;
     let unpacked = match (codec, value) {
         (Some(Codec::None) | None, _) | (_, None) => None,
         _ if nested >= MAX_NESTED => None,
-        (Some(codec), Some(value)) => compression::unpack(codec, value, MAX_UNPACKED),
+        (codec, Some(value)) => budget.unpack(codec, value),
     };
     match unpacked {
         Some(unpacked) => {
@@ -205,11 +249,9 @@ fn timestamp_type(attributes: i16) -> &'static str {
 }
 
 /// A key or value, up to what may still be shown.
-fn content(bytes: Option<&[u8]>, budget: &mut usize) -> Value {
+fn content(bytes: Option<&[u8]>, budget: &mut Budget) -> Value {
     let Some(bytes) = bytes else { return Value::Null };
-    let shown = bytes.get(..*budget).unwrap_or(bytes);
-    *budget -= shown.len();
-    text::body(shown, bytes.len() as u64)
+    text::body(budget.show(bytes), bytes.len() as u64)
 }
 
 /// Bytes with a length of four bytes before them; of a value whose end is missing, what is there.

@@ -187,7 +187,7 @@ impl Walk {
                 }
                 Ok(Some(skip))
             }
-            Level::Items { left: 0, .. } => {
+            Level::Items { left: 0, .. } | Level::Tags { left: Some(0), .. } => {
                 self.levels.pop();
                 reading.close();
                 Ok(Some(0))
@@ -210,11 +210,6 @@ impl Walk {
             }
             Level::Tags { left: left @ None, .. } => {
                 *left = Some(u64::from(varint(cursor)?));
-                Ok(Some(0))
-            }
-            Level::Tags { left: Some(0), .. } => {
-                self.levels.pop();
-                reading.close();
                 Ok(Some(0))
             }
             Level::Tags { fields, left: Some(left) } => {
@@ -384,4 +379,69 @@ fn varint(cursor: &mut Cursor<'_>) -> Result<u32, Fault> {
         }
     }
     Err(Malformed("a number of too many bits").into())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use super::*;
+    use crate::dissect::kafka::schema::{error, int32, list, one, records, text, topic};
+
+    static FIELDS: Api = Api {
+        key: 0,
+        name: "Test",
+        versions: (0, 9),
+        flexible: 5,
+        request: &[
+            list("topics").of(&[topic("name"), records("records").until(8)]),
+            list("empty").until(1).of(&[text("later").since(2)]),
+            one("extra").since(5).tag(1).of(&[error("error_code")]),
+        ],
+        response: &[int32("numbers").many()],
+    };
+
+    fn walk(version: u8, bytes: &[u8], len: u64) -> (Result<Walked, Malformed>, Reading, Walk) {
+        let (mut walk, mut reading) = (Walk::default(), Reading::default());
+        reading.start(true, None);
+        walk.start(&FIELDS, true, version, false, len);
+        let walked = walk.run(bytes, &mut reading, &mut Topics::default());
+        (walked, reading, walk)
+    }
+
+    #[test]
+    fn records_are_passed_over_unseen() {
+        let (walked, reading, walk) = walk(2, b"\0\0\0\x01\0\x01a\0\x10\0\0head", 11 + (1 << 20));
+        assert_eq!((walked, reading.target.as_str()), (Ok(Walked::Done(11 + (1 << 20))), "a"));
+        assert_eq!(walk.left(), 0);
+    }
+
+    #[test]
+    fn it_goes_on_at_any_byte() {
+        let bytes = b"\x03\x02a\x03..\0\x02b\x01\0\x02\x07\x01!\x01\x03\0\x03\0";
+        let (mut walk, mut reading, mut topics) = (Walk::default(), Reading::default(), Topics::default());
+        reading.start(true, None);
+        walk.start(&FIELDS, true, 5, false, bytes.len() as u64);
+        let (mut done, mut given) = (0, 1);
+        while done < bytes.len() {
+            match walk.run(&bytes[done..given.max(done)], &mut reading, &mut topics).unwrap() {
+                Walked::On(0) => given += 1,
+                Walked::On(n) => (done, given) = (done + n, given.max(done + n)),
+                Walked::Done(n) => done += n,
+            }
+        }
+        assert_eq!((reading.target.as_str(), reading.status, walk.left()), ("a,b", Some(3), 0));
+    }
+
+    #[test]
+    fn lengths_are_not_believed() {
+        let long = Err(Malformed("an array longer than the body"));
+        assert_eq!(walk(2, b"\x7f\xff\xff\xff....", 8).0, long);
+        assert_eq!(walk(1, b"\0\0\0\0\0\0\0\x02..", 10).0, long, "elements that take no bytes");
+        assert_eq!(walk(2, b"\xff\xff\xff\xfe", 4).0, Err(Malformed("a negative length")));
+        assert_eq!(walk(2, b"\0\0\0\x01\0\x09a", 7).0, Err(Malformed("a value longer than the body")));
+        assert_eq!(walk(2, b"\0\0\0\x01\0", 5).0, Err(ENDS_EARLY));
+        assert_eq!(walk(5, b"\xff\xff\xff\xff\xff", 5).0, Err(Malformed("a number of too many bits")));
+        let tagged = walk(5, b"\x01\x01\x01\x01\0\x03\0", 7).0;
+        assert_eq!(tagged, Err(Malformed("a tagged field longer than it says")));
+    }
 }
