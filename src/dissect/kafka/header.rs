@@ -10,8 +10,10 @@ pub(super) const MAX_REQUEST: u32 = 256 << 20;
 const MAX_CLIENT_ID: usize = 1024;
 /// The highest version that may be of an API which is not known.
 const MAX_VERSION: i16 = 127;
-/// How much newer than those that are known versions of an API may be.
-const NEWER: u8 = 8;
+/// How much newer than those that are known versions of an API may be on a connection that is Kafka's.
+const NEWER: i16 = 32;
+/// The same, on a connection that may be.
+const LITTLE_NEWER: i16 = 3;
 
 /// The header of a request.
 #[derive(Clone, Copy)]
@@ -72,7 +74,8 @@ pub(super) fn request(bytes: &[u8], strict: bool) -> Result<Header<'_>, Fault> {
     let api = apis::find(key);
     check(key >= 0 && (api.is_some() || !strict))?;
     let version = cursor.i16()?;
-    let newest = api.map_or(MAX_VERSION, |api| i16::from(api.versions.1 + NEWER));
+    let newer = if strict { LITTLE_NEWER } else { NEWER };
+    let newest = api.map_or(MAX_VERSION, |api| i16::from(api.versions.1) + newer);
     check(version <= newest)?;
     let version = u8::try_from(version).map_err(|_| Fault::No)?;
     let correlation = cursor.i32()?;
@@ -101,7 +104,7 @@ pub(super) fn request(bytes: &[u8], strict: bool) -> Result<Header<'_>, Fault> {
 }
 
 /// True if people would have chosen that as a name; its last character may be cut.
-fn is_text(bytes: &[u8]) -> bool {
+pub(super) fn is_text(bytes: &[u8]) -> bool {
     let valid = match std::str::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) if error.error_len().is_none() => {
@@ -119,7 +122,7 @@ pub(super) fn response(bytes: &[u8]) -> Result<(u32, i32), Short> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail by panicking")]
 mod tests {
     use super::*;
 

@@ -30,7 +30,7 @@ use crate::entry::{Direction, Text, Value};
 use crate::fields;
 use apis::{API_VERSIONS, SASL_HANDSHAKE};
 use header::{Fault, Header, MAX_REQUEST};
-use probe::Found;
+use probe::{Doubt, Found};
 use reading::{Detail, Reading, Topics};
 use schema::Api;
 use walk::{Walk, Walked};
@@ -338,7 +338,7 @@ impl Kafka {
     /// Goes to where a message starts, in bytes that may begin in the middle of one; `None` if that is here.
     fn seek(&mut self, direction: Direction, bytes: &[u8]) -> Option<Progress> {
         let found = match direction {
-            Direction::ToServer => probe::seek(bytes),
+            Direction::ToServer => probe::seek(bytes, Doubt::Some),
             Direction::ToClient if bytes.len() < RESPONSE_HEADER => Found::Wait,
             Direction::ToClient => match probe::boundary(bytes, |bytes| self.is_awaited(bytes)) {
                 Some(at) => Found::At(at),

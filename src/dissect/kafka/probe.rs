@@ -12,24 +12,41 @@ use crate::entry::Direction;
 const MAX_SEARCH: usize = 4096;
 /// How many bytes wait for it to be told whether a message starts in them.
 const MAX_WAITING: usize = 512;
+/// The shortest client id that says that this is Kafka.
+const MIN_CLIENT_ID: usize = 3;
 /// How many responses in a row are looked at.
 const MAX_LOOKED_AT: usize = 8;
 
 pub(super) fn probe(probe: &Probe<'_>) -> Verdict {
+    let hinted = PROTOCOL.ports.contains(&probe.port);
     match (probe.direction, probe.start) {
-        (Direction::ToServer, true) => match request(probe.data, true) {
+        (Direction::ToServer, true) => match request(probe.data, Doubt::Little) {
             // Half a request says little unless it comes to where Kafka is expected.
-            Verdict::Maybe if !PROTOCOL.ports.contains(&probe.port) => Verdict::More,
+            Verdict::Maybe if !hinted => Verdict::More,
             verdict => verdict,
         },
-        (Direction::ToServer, false) => match seek(probe.data) {
-            Found::At(at) if at > 0 || request(probe.data, false) == Verdict::Yes => Verdict::Yes,
-            Found::At(_) if PROTOCOL.ports.contains(&probe.port) => Verdict::Maybe,
-            Found::At(_) | Found::Wait => Verdict::More,
-            Found::No => Verdict::No,
-        },
+        (Direction::ToServer, false) => {
+            let doubt = if hinted { Doubt::Some } else { Doubt::Much };
+            match seek(probe.data, doubt) {
+                Found::At(at) if at > 0 || request(probe.data, doubt) == Verdict::Yes => Verdict::Yes,
+                Found::At(_) if hinted => Verdict::Maybe,
+                Found::At(_) | Found::Wait => Verdict::More,
+                Found::No => Verdict::No,
+            }
+        }
         (Direction::ToClient, _) => responses(probe.data),
     }
+}
+
+/// How little is known of some bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// They are a client's first.
+    Little,
+    /// They may begin anywhere.
+    Some,
+    /// The same, and nothing points to Kafka.
+    Much,
 }
 
 /// Where a message starts in bytes that may begin in the middle of one.
@@ -42,13 +59,13 @@ pub(super) enum Found {
 }
 
 /// Finds the start of a request.
-pub(super) fn seek(bytes: &[u8]) -> Found {
-    if matches!(request(bytes, false), Verdict::Maybe | Verdict::Yes) {
+pub(super) fn seek(bytes: &[u8], doubt: Doubt) -> Found {
+    if matches!(request(bytes, doubt), Verdict::Maybe | Verdict::Yes) {
         return Found::At(0);
     }
     let mut wait = false;
     let found = boundary(bytes, |bytes| {
-        let verdict = request(bytes, false);
+        let verdict = request(bytes, doubt);
         wait |= verdict != Verdict::No;
         verdict == Verdict::Yes
     });
@@ -67,13 +84,14 @@ pub(super) fn boundary(bytes: &[u8], mut is_start: impl FnMut(&[u8]) -> bool) ->
 }
 
 /// Whether the bytes are a request, as far as they go.
-fn request(bytes: &[u8], start: bool) -> Verdict {
+fn request(bytes: &[u8], doubt: Doubt) -> Verdict {
     let header = match header::request(bytes, true) {
         Ok(header) => header,
         Err(Fault::Short) => return Verdict::More,
         Err(Fault::No) => return Verdict::No,
     };
-    let named = header.client.is_some_and(|client| !client.is_empty());
+    let shortest = if doubt == Doubt::Much { MIN_CLIENT_ID } else { 1 };
+    let named = header.client.is_some_and(|client| client.len() >= shortest);
     let Some((api, version)) = header.schema() else {
         return if named { Verdict::Maybe } else { Verdict::No };
     };
@@ -81,18 +99,17 @@ fn request(bytes: &[u8], start: bool) -> Verdict {
     let body = u64::from(header.size) + 4 - header.len as u64;
     let mut walk = Walk::default();
     walk.start(api, true, version, header.is_tagged(), body);
-    let (mut reading, mut topics) = (Reading::default(), Topics::default());
-    reading.start(true, None);
+    let (mut reading, mut topics) = (Reading::strict(), Topics::default());
     let rest = bytes.get(header.len..).unwrap_or_default();
     let walked = walk.run(rest, &mut reading, &mut topics);
     // Zeros could be a request that names nothing.
-    let named = named || !reading.target.is_empty();
+    let named = named || reading.named && doubt != Doubt::Much;
     match walked {
         _ if reading.odd => Verdict::No,
         Err(_) if known || !named => Verdict::No,
         Ok(Walked::Done(_)) if known && walk.left() > 0 => Verdict::No,
         Ok(Walked::Done(_)) if known && named => Verdict::Yes,
-        Ok(Walked::Done(_)) if known && start => Verdict::Maybe,
+        Ok(Walked::Done(_)) if known && doubt == Doubt::Little => Verdict::Maybe,
         Ok(Walked::Done(_)) if !named => Verdict::No,
         // It came to a value that is longer than what is there.
         Ok(Walked::On(n)) if n > rest.len() && named => Verdict::Yes,
@@ -127,6 +144,6 @@ fn responses(bytes: &[u8]) -> Verdict {
 pub(super) fn fits(api: &Api, version: u8, tagged: bool, len: u64, bytes: &[u8]) -> bool {
     let mut walk = Walk::default();
     walk.start(api, false, version, tagged, len);
-    let (mut reading, mut topics) = (Reading::default(), Topics::default());
+    let (mut reading, mut topics) = (Reading::strict(), Topics::default());
     walk.run(bytes, &mut reading, &mut topics).is_ok() && !reading.odd
 }

@@ -3,6 +3,7 @@
 use hashbrown::HashMap;
 
 use super::errors;
+use super::header::is_text;
 use super::records::{self, Budget};
 use super::schema::{Field, Held, Kind};
 use super::walk::{Walk, Walked};
@@ -16,6 +17,8 @@ const MAX_NAME: u64 = 1024;
 const MAX_TARGET: usize = 64 << 10;
 /// How many bytes of topics that a row names are compared with others.
 const MAX_COMPARED: usize = 1 << 20;
+/// How much of other text is looked at to tell Kafka from other protocols.
+const MAX_LOOKED_AT: u64 = 64;
 /// The longest text that is shown in detail.
 const MAX_TEXT: u64 = 32 << 10;
 /// The most bytes of text that one message shows in detail.
@@ -48,6 +51,8 @@ impl Topics {
 /// What was read of one message so far.
 #[derive(Default)]
 pub(super) struct Reading {
+    /// Whether the bytes are Kafka's is the question: text is looked at too.
+    strict: bool,
     /// Topics are collected for the row.
     pub asks: bool,
     /// They, comma-joined.
@@ -57,7 +62,9 @@ pub(super) struct Reading {
     /// The first error code that is not 0; 0 if there were none but that.
     pub status: Option<i16>,
     pub acks: Option<i16>,
-    /// A topic's name has characters that no broker allows.
+    /// A topic was called by its name.
+    pub named: bool,
+    /// Something has a value that is hardly Kafka's: a topic's name, a number of acknowledgements, a text.
     pub odd: bool,
     /// A resource's type, for the name that follows.
     resource: u8,
@@ -78,6 +85,11 @@ struct Topic {
 }
 
 impl Reading {
+    /// For bytes that may not be Kafka's.
+    pub fn strict() -> Self {
+        Self { strict: true, ..Self::default() }
+    }
+
     /// Begins a message; with `detail`, all its fields are kept.
     pub fn start(&mut self, asks: bool, detail: Option<Detail>) {
         let mut topic = std::mem::take(&mut self.topic);
@@ -100,6 +112,7 @@ impl Reading {
             (Kind::Topic | Kind::ResourceName, _) if len <= MAX_NAME => len,
             (Kind::Text | Kind::Topic | Kind::ResourceName, Some(detail)) => len.min(MAX_TEXT).min(detail.texts as u64),
             (Kind::Records, Some(detail)) if detail.budget.left() > 0 => len.min(MAX_RECORDS),
+            (Kind::Text, None) if self.strict => len.min(MAX_LOOKED_AT),
             (Kind::Bytes, Some(detail)) => len.min(detail.budget.left() as u64),
             _ => 0,
         };
@@ -125,7 +138,9 @@ impl Reading {
         }
     }
 
-    pub fn null(&mut self, field: &'static Field, named: bool) {
+    /// A value is null; `odd` if it never should be.
+    pub fn null(&mut self, field: &'static Field, named: bool, odd: bool) {
+        self.odd |= odd;
         if let Some(detail) = &mut self.detail {
             detail.push(if named { field.name } else { "" }, Value::Null);
         }
@@ -144,7 +159,10 @@ impl Reading {
                 }
                 error = errors::name(code).filter(|_| code != 0);
             }
-            Kind::Acks => self.acks = cursor.i16().ok(),
+            Kind::Acks => {
+                self.acks = cursor.i16().ok();
+                self.odd |= self.acks.is_none_or(|acks| !(-1..=1).contains(&acks));
+            }
             Kind::ResourceType => self.resource = cursor.u8().unwrap_or_default(),
             Kind::TopicId => {
                 if let Some(id) = cursor.array().ok().filter(|id| *id != [0; 16]) {
@@ -171,6 +189,7 @@ impl Reading {
             Kind::ResourceName if self.resource == TOPIC_RESOURCE && bytes.len() as u64 == len => {
                 self.name(&text::printable(bytes));
             }
+            Kind::Text if self.strict => self.odd |= !is_text(bytes),
             _ => {}
         }
         if let Some(detail) = &mut self.detail {
@@ -200,6 +219,7 @@ impl Reading {
 
     /// A topic by name.
     fn topic(&mut self, name: &[u8], topics: &mut Topics) {
+        self.named |= !name.is_empty();
         self.odd |= !name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte));
         let name = text::printable(name);
         self.name(&name);

@@ -32,7 +32,7 @@ pub(super) struct Field {
     pub kind: Kind,
     /// An array of it.
     pub many: bool,
-    /// A structure with a byte before it that tells whether it is there.
+    /// A structure with a byte before it that tells whether it is there; an array inside others that may be null.
     pub nullable: bool,
     /// Not to be shown.
     pub secret: bool,

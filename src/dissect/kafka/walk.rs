@@ -253,7 +253,8 @@ impl Walk {
         }
         let count = if self.flexible { compact(cursor)? } else { plain(i64::from(cursor.i32()?))? };
         let Some(count) = count else {
-            reading.null(field, true);
+            let nested = self.levels.len() > 1 && matches!(field.kind, Kind::Struct(_));
+            reading.null(field, true, nested && !field.nullable && !self.flexible);
             return Ok(0);
         };
         // Each element takes a byte at least; were they empty, their number would cost the peer nothing.
@@ -281,7 +282,7 @@ impl Walk {
         let begin = cursor.position();
         if let Kind::Struct(fields) = field.kind {
             if field.nullable && named && cursor.i8()? < 0 {
-                reading.null(field, named);
+                reading.null(field, named, false);
                 return Ok(0);
             }
             self.push(Level::Fields { fields, next: 0 })?;
@@ -302,7 +303,7 @@ impl Walk {
             _ => plain(i64::from(cursor.i16()?))?,
         };
         let Some(len) = len else {
-            reading.null(field, named);
+            reading.null(field, named, matches!(field.kind, Kind::Topic) && !self.flexible);
             return Ok(0);
         };
         if len + (cursor.position() - begin) as u64 > self.left {
@@ -336,7 +337,7 @@ impl Walk {
         let Partial { field, named, len, left, lost, .. } = *partial;
         self.partial = None;
         if lost && matches!(field.kind, Kind::Topic | Kind::ResourceName) {
-            reading.null(field, named);
+            reading.null(field, named, false);
         } else {
             reading.text(field, named, &self.kept, len, topics);
         }
@@ -382,7 +383,7 @@ fn varint(cursor: &mut Cursor<'_>) -> Result<u32, Fault> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail by panicking")]
 mod tests {
     use super::*;
     use crate::dissect::kafka::schema::{error, int32, list, one, records, text, topic};

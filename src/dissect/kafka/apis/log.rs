@@ -91,7 +91,7 @@ pub(super) static FETCH: Api = Api {
                 one("diverging_epoch").since(12).tag(0).of(&[int32("epoch"), int64("end_offset")]),
                 one("current_leader").since(12).tag(1).of(&[int32("leader_id"), int32("leader_epoch")]),
                 one("snapshot_id").since(12).tag(2).of(&[int64("end_offset"), int32("epoch")]),
-                list("aborted_transactions").since(4).of(&[int64("producer_id"), int64("first_offset")]),
+                list("aborted_transactions").since(4).nullable().of(&[int64("producer_id"), int64("first_offset")]),
                 int32("preferred_read_replica").since(11),
                 records("records"),
             ]),

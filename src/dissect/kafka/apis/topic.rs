@@ -66,7 +66,11 @@ pub(super) static CREATE_PARTITIONS: Api = Api {
     versions: (0, 3),
     flexible: 2,
     request: &[
-        list("topics").of(&[topic("name"), int32("count"), list("assignments").of(&[int32("broker_ids").many()])]),
+        list("topics").of(&[
+            topic("name"),
+            int32("count"),
+            list("assignments").nullable().of(&[int32("broker_ids").many()]),
+        ]),
         int32("timeout_ms"),
         boolean("validate_only"),
     ],
