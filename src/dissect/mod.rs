@@ -24,6 +24,7 @@ mod nats;
 mod pair;
 mod quic;
 mod redis;
+mod snappy;
 pub mod text;
 pub mod tls;
 mod websocket;
