@@ -15,6 +15,7 @@ mod http;
 mod http1;
 mod http2;
 mod icmp;
+mod kafka;
 mod memcached;
 mod message;
 mod mongodb;
@@ -23,6 +24,7 @@ mod nats;
 mod pair;
 mod quic;
 mod redis;
+mod snappy;
 pub mod text;
 pub mod tls;
 mod websocket;
@@ -44,6 +46,7 @@ pub static PROTOCOLS: &[&Protocol] = &[
     &http1::PROTOCOL,
     &http2::PROTOCOL,
     &icmp::PROTOCOL,
+    &kafka::PROTOCOL,
     &dns::llmnr::PROTOCOL,
     &dns::mdns::PROTOCOL,
     &memcached::PROTOCOL,
