@@ -233,6 +233,13 @@ impl Driver {
             return None;
         }
         let stamp = stream.newest();
+        if let State::Dissecting { dissector, .. } = &mut self.state
+            && !stream.seeking
+            && !stream.buffer.is_empty()
+        {
+            let mut cx = context(&self.flow, options, stream.stamp(0), stamp, out);
+            dissector.cut(direction, &stream.buffer, &mut cx);
+        }
         stream.clear();
         match &mut self.state {
             State::Ignoring => {}

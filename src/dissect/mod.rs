@@ -191,6 +191,10 @@ pub trait Dissector: Send {
     /// [`Malformed`] if the bytes cannot be of this protocol. For UDP, it costs that datagram only.
     fn data(&mut self, direction: Direction, bytes: &[u8], cx: &mut Cx<'_>) -> Result<Progress, Malformed>;
 
+    /// Before [`gap`](Self::gap): `rest` are the bytes that were not consumed, which are too few and are going to be dropped.
+    /// Emit what they are enough for.
+    fn cut(&mut self, _direction: Direction, _rest: &[u8], _cx: &mut Cx<'_>) {}
+
     /// `len` bytes that follow the consumed (and buffered) ones are missing; buffered bytes before them have been dropped.
     fn gap(&mut self, _direction: Direction, _len: u64, _cx: &mut Cx<'_>) -> Recover {
         Recover::Resync
