@@ -97,6 +97,10 @@ pub enum Transport {
     Udp,
     /// Either; [`Cx::transport`] tells which.
     Both,
+    /// SCTP: each call of [`Dissector::data`] gets exactly one user message.
+    Sctp,
+    /// A stream each way, or SCTP.
+    TcpOrSctp,
     /// ICMP and ICMPv6 messages, from the type byte on, one each call; the flow is a pair of addresses.
     Icmp,
 }
@@ -104,7 +108,7 @@ pub enum Transport {
 /// The first bytes of one direction of a flow.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe<'a> {
-    /// `Tcp` or `Udp`.
+    /// `Tcp`, `Udp`, `Sctp` or `Icmp`.
     pub transport: Transport,
     /// Who sent them; a guess unless `certain`.
     pub direction: Direction,
