@@ -22,6 +22,7 @@ mod mqtt;
 mod nats;
 mod pair;
 mod quic;
+mod radius;
 mod redis;
 pub mod text;
 pub mod tls;
@@ -51,6 +52,7 @@ pub static PROTOCOLS: &[&Protocol] = &[
     &mqtt::PROTOCOL,
     &nats::PROTOCOL,
     &quic::PROTOCOL,
+    &radius::PROTOCOL,
     &redis::PROTOCOL,
     &tls::PROTOCOL,
     &websocket::PROTOCOL,
