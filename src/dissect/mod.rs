@@ -15,6 +15,7 @@ mod http;
 mod http1;
 mod http2;
 mod icmp;
+mod ldap;
 mod memcached;
 mod message;
 mod mongodb;
@@ -45,6 +46,7 @@ pub static PROTOCOLS: &[&Protocol] = &[
     &http1::PROTOCOL,
     &http2::PROTOCOL,
     &icmp::PROTOCOL,
+    &ldap::PROTOCOL,
     &dns::llmnr::PROTOCOL,
     &dns::mdns::PROTOCOL,
     &memcached::PROTOCOL,
