@@ -7,6 +7,7 @@
 mod amqp;
 mod cursor;
 mod detect;
+mod diameter;
 mod dns;
 mod driver;
 mod graphql;
@@ -40,6 +41,7 @@ use crate::entry::Direction;
 #[rustfmt::skip]
 pub static PROTOCOLS: &[&Protocol] = &[
     &amqp::PROTOCOL,
+    &diameter::PROTOCOL,
     &dns::PROTOCOL,
     &graphql::PROTOCOL,
     &grpc::PROTOCOL,
