@@ -5,6 +5,7 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod amqp;
+mod cassandra;
 mod cursor;
 mod detect;
 mod diameter;
@@ -41,6 +42,7 @@ use crate::entry::Direction;
 #[rustfmt::skip]
 pub static PROTOCOLS: &[&Protocol] = &[
     &amqp::PROTOCOL,
+    &cassandra::PROTOCOL,
     &diameter::PROTOCOL,
     &dns::PROTOCOL,
     &graphql::PROTOCOL,
