@@ -18,6 +18,8 @@ pub fn run(_: &Args) -> Result<(), super::Failure> {
             Transport::Tcp => "TCP",
             Transport::Udp => "UDP",
             Transport::Both => "TCP, UDP",
+            Transport::Sctp => "SCTP",
+            Transport::TcpOrSctp => "TCP, SCTP",
             Transport::Icmp => "IP",
         };
         let ports: Vec<String> = protocol.ports.iter().map(u16::to_string).collect();

@@ -68,7 +68,11 @@ fn rank(best: &mut Option<Candidate>, candidate: Candidate) {
 
 /// True if the transport may carry the protocol.
 fn carries(protocol: Transport, flow: Transport) -> bool {
-    protocol == flow || (protocol == Transport::Both && flow != Transport::Icmp)
+    match protocol {
+        Transport::Both => matches!(flow, Transport::Tcp | Transport::Udp),
+        Transport::TcpOrSctp => matches!(flow, Transport::Tcp | Transport::Sctp),
+        _ => protocol == flow,
+    }
 }
 
 /// The one protocol's own verdict on bytes of a known sender.

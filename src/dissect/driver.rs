@@ -23,7 +23,7 @@ const PATIENCE: u16 = 32;
 /// What a driver is told about its flow.
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery {
-    /// `Tcp`, `Udp` or `Icmp`.
+    /// `Tcp`, `Udp`, `Sctp` or `Icmp`.
     pub transport: Transport,
     /// The server's port, as far as known.
     pub port: u16,
@@ -190,7 +190,7 @@ impl Driver {
         if self.reversed { direction.reverse() } else { direction }
     }
 
-    /// Bytes of one direction that follow the last ones; for UDP and ICMP, one datagram.
+    /// Bytes of one direction that follow the last ones; for UDP, ICMP and SCTP, one datagram or message.
     pub fn data(
         &mut self,
         direction: Direction,
@@ -233,6 +233,13 @@ impl Driver {
             return None;
         }
         let stamp = stream.newest();
+        if let State::Dissecting { dissector, .. } = &mut self.state
+            && !stream.seeking
+            && !stream.buffer.is_empty()
+        {
+            let mut cx = context(&self.flow, options, stream.stamp(0), stamp, out);
+            dissector.cut(direction, &stream.buffer, &mut cx);
+        }
         stream.clear();
         match &mut self.state {
             State::Ignoring => {}

@@ -185,7 +185,7 @@ impl Cx<'_> {
         }
     }
 
-    /// `Tcp`, `Udp` or `Icmp`.
+    /// `Tcp`, `Udp`, `Sctp` or `Icmp`.
     #[must_use]
     pub fn transport(&self) -> Transport {
         self.transport

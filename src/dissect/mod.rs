@@ -5,8 +5,10 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod amqp;
+mod cassandra;
 mod cursor;
 mod detect;
+mod diameter;
 mod dns;
 mod driver;
 mod graphql;
@@ -16,6 +18,7 @@ mod http1;
 mod http2;
 mod icmp;
 mod kafka;
+mod ldap;
 mod memcached;
 mod message;
 mod mongodb;
@@ -23,6 +26,7 @@ mod mqtt;
 mod nats;
 mod pair;
 mod quic;
+mod radius;
 mod redis;
 mod snappy;
 pub mod text;
@@ -40,6 +44,8 @@ use crate::entry::Direction;
 #[rustfmt::skip]
 pub static PROTOCOLS: &[&Protocol] = &[
     &amqp::PROTOCOL,
+    &cassandra::PROTOCOL,
+    &diameter::PROTOCOL,
     &dns::PROTOCOL,
     &graphql::PROTOCOL,
     &grpc::PROTOCOL,
@@ -47,6 +53,7 @@ pub static PROTOCOLS: &[&Protocol] = &[
     &http2::PROTOCOL,
     &icmp::PROTOCOL,
     &kafka::PROTOCOL,
+    &ldap::PROTOCOL,
     &dns::llmnr::PROTOCOL,
     &dns::mdns::PROTOCOL,
     &memcached::PROTOCOL,
@@ -54,6 +61,7 @@ pub static PROTOCOLS: &[&Protocol] = &[
     &mqtt::PROTOCOL,
     &nats::PROTOCOL,
     &quic::PROTOCOL,
+    &radius::PROTOCOL,
     &redis::PROTOCOL,
     &tls::PROTOCOL,
     &websocket::PROTOCOL,
@@ -100,6 +108,10 @@ pub enum Transport {
     Udp,
     /// Either; [`Cx::transport`] tells which.
     Both,
+    /// SCTP: each call of [`Dissector::data`] gets exactly one user message.
+    Sctp,
+    /// A stream each way, or SCTP.
+    TcpOrSctp,
     /// ICMP and ICMPv6 messages, from the type byte on, one each call; the flow is a pair of addresses.
     Icmp,
 }
@@ -107,7 +119,7 @@ pub enum Transport {
 /// The first bytes of one direction of a flow.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe<'a> {
-    /// `Tcp` or `Udp`.
+    /// `Tcp`, `Udp`, `Sctp` or `Icmp`.
     pub transport: Transport,
     /// Who sent them; a guess unless `certain`.
     pub direction: Direction,
@@ -193,6 +205,10 @@ pub trait Dissector: Send {
     /// # Errors
     /// [`Malformed`] if the bytes cannot be of this protocol. For UDP, it costs that datagram only.
     fn data(&mut self, direction: Direction, bytes: &[u8], cx: &mut Cx<'_>) -> Result<Progress, Malformed>;
+
+    /// Before [`gap`](Self::gap): `rest` are the bytes that were not consumed, which are too few and are going to be dropped.
+    /// Emit what they are enough for.
+    fn cut(&mut self, _direction: Direction, _rest: &[u8], _cx: &mut Cx<'_>) {}
 
     /// `len` bytes that follow the consumed (and buffered) ones are missing; buffered bytes before them have been dropped.
     fn gap(&mut self, _direction: Direction, _len: u64, _cx: &mut Cx<'_>) -> Recover {

@@ -44,6 +44,15 @@ pub fn value(bytes: &[u8]) -> Value {
     Value::Text(string(bytes).into())
 }
 
+/// A field's value that is text by custom only: the bytes as text if they are printable UTF-8, else in hexadecimal.
+#[must_use]
+pub fn octets(bytes: &[u8]) -> Value {
+    match printable(bytes) {
+        Cow::Borrowed(text) => Value::Text(text.to_owned().into()),
+        Cow::Owned(_) => Value::Text(hex(bytes).into()),
+    }
+}
+
 /// A body's value: its text if it is UTF-8, else `{"base64": …}`; with `truncated` set if it was longer than what was kept.
 #[must_use]
 pub fn body(bytes: &[u8], size: u64) -> Value {
@@ -118,6 +127,12 @@ mod tests {
         assert_eq!(printable(b"a\x1b[2Jb\xff"), "a\\x1b[2Jb\\xff");
         assert_eq!(printable("é\tü\n".as_bytes()), "é\tü\n");
         assert_eq!(printable("x\u{202e}y".as_bytes()), "x\\xe2\\x80\\xaey");
+    }
+
+    #[test]
+    fn octets_are_text_or_hexadecimal() {
+        assert_eq!(octets(b"bob"), "bob".into());
+        assert_eq!(octets(&[0, 0xff]), "00ff".into());
     }
 
     #[test]

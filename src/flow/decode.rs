@@ -22,6 +22,9 @@ const MOST_EXTENSIONS: usize = 16;
 /// How many times one frame may complete a datagram, one inside the other.
 const NESTED_DATAGRAMS: usize = 2;
 
+/// Ports, verification tag and checksum of SCTP (RFC 9260 section 3.1).
+const SCTP_HEADER: usize = 12;
+
 /// Why a frame has no packet. Counted, never an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Undecoded {
@@ -221,6 +224,11 @@ fn transport<'a>(ip: &Internet<'a>) -> Result<(Payload<'a>, Option<Inner<'a>>), 
         }
         1 => return Ok((Payload::Icmp { v6: false, data: bytes.data }, None)),
         58 => return Ok((Payload::Icmp { v6: true, data: bytes.data }, None)),
+        132 => {
+            let [s0, s1, d0, d1, ..] = bytes.array::<SCTP_HEADER>(0)?;
+            let (src_port, dst_port) = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
+            return Ok((Payload::Sctp { src_port, dst_port, chunks: bytes.after(SCTP_HEADER)?.data }, None));
+        }
         // IP in IP (RFC 2003, 4213, 2473).
         4 | 41 | 94 => Ok((Layer::Ip, bytes)),
         47 => tunnel::gre(bytes),
@@ -396,8 +404,13 @@ pub(super) mod tests {
         decode(101, &ipv6(58, &[128, 0, 0, 0]), |packet| {
             assert!(matches!(packet.unwrap().payload, Payload::Icmp { v6: true, data: [128, ..] }));
         });
-        decode(101, &ipv4(132, 0, 0, &[0; 12]), |packet| {
-            assert!(matches!(packet.unwrap().payload, Payload::Other(132)));
+        decode(101, &ipv4(132, 0, 0, &before(&[0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0], b"chunk")), |packet| {
+            let Payload::Sctp { src_port: 1, dst_port: 2, chunks: b"chunk" } = packet.unwrap().payload else {
+                panic!()
+            };
+        });
+        decode(101, &ipv4(33, 0, 0, &[0; 12]), |packet| {
+            assert!(matches!(packet.unwrap().payload, Payload::Other(33)));
         });
     }
 

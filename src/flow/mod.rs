@@ -1,6 +1,7 @@
 //! Frames → ordered bytes. Pure.
 //!
-//! Owns L2–L4 decoding, fragments, the flow table and TCP reassembly. Never knows a protocol above the transport.
+//! Owns L2–L4 decoding, fragments, the flow table, TCP reassembly and SCTP's messages. Never knows a protocol above the
+//! transport.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod decode;
@@ -11,6 +12,7 @@ mod layer;
 mod link;
 mod packet;
 pub mod reassembly;
+pub mod sctp;
 mod tunnel;
 
 pub use packet::{Addresses, Flags, Packet, Payload, Segment};

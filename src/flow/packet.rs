@@ -43,6 +43,15 @@ pub enum Payload<'a> {
         /// The message.
         data: &'a [u8],
     },
+    /// SCTP.
+    Sctp {
+        /// Sender's port.
+        src_port: u16,
+        /// Receiver's port.
+        dst_port: u16,
+        /// What follows the common header.
+        chunks: &'a [u8],
+    },
     /// Another transport, by its IP protocol number.
     Other(u8),
 }

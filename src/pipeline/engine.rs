@@ -12,6 +12,7 @@ use crate::dissect::{Delivery, Driver, Ends, Message, Options, Pairer, Transport
 use crate::entry::{Direction, Endpoint, Entry, Timestamp};
 use crate::flow::decode::{Decoder, Undecoded};
 use crate::flow::reassembly::{Piece, Reassembly, Stamp};
+use crate::flow::sctp::{self, Association};
 use crate::flow::{Packet, Payload, Segment};
 
 /// The most flows held at once; past it the quietest eighth is closed.
@@ -20,10 +21,13 @@ const MAX_FLOWS: usize = 100_000;
 const SWEEP_EVERY: i64 = 5_000_000_000;
 /// A UDP or ICMP flow is over when nothing came for so long: its questions stand unanswered.
 const DATAGRAM_IDLE: i64 = 30_000_000_000;
-/// A TCP connection is forgotten when nothing came for so long.
+/// A TCP connection or an SCTP association is forgotten when nothing came for so long.
 const TCP_IDLE: i64 = 3600 * 1_000_000_000;
 /// A closed TCP connection is remembered for so long, so that late repetitions start no new one.
 const TCP_LINGER: i64 = 60_000_000_000;
+
+/// The IP protocol number of SCTP.
+const SCTP: u8 = 132;
 
 /// Which flows an engine dissects, when several share a capture: each sees all frames.
 #[derive(Clone, Copy, Debug)]
@@ -111,6 +115,8 @@ struct Flow {
     first_frame: u64,
     last_seen: Timestamp,
     reassembly: Reassembly,
+    /// Of SCTP.
+    association: Option<Box<Association>>,
     /// From the first payload on; gone when the flow is over.
     dissection: Option<Box<Dissection>>,
 }
@@ -186,6 +192,7 @@ impl Engine {
         let (transport, src_port, dst_port) = match &payload {
             Payload::Tcp(segment) => (6, segment.src_port, segment.dst_port),
             Payload::Udp { src_port, dst_port, .. } => (17, *src_port, *dst_port),
+            Payload::Sctp { src_port, dst_port, .. } => (SCTP, *src_port, *dst_port),
             Payload::Icmp { v6: false, .. } => (1, 0, 0),
             Payload::Icmp { v6: true, .. } => (58, 0, 0),
             Payload::Other(_) => return,
@@ -206,6 +213,7 @@ impl Engine {
         let outcome = catch_unwind(AssertUnwindSafe(|| match payload {
             Payload::Tcp(segment) => tcp(flows, key, side, &segment, stamp, &mut context),
             Payload::Udp { data, .. } => datagram(flows, key, side, Transport::Udp, data, stamp, &mut context),
+            Payload::Sctp { chunks, .. } => sctp(flows, key, side, chunks, stamp, &mut context),
             Payload::Icmp { data, .. } => datagram(flows, key, side, Transport::Icmp, data, stamp, &mut context),
             Payload::Other(_) => {}
         }));
@@ -231,7 +239,7 @@ impl Engine {
                 let idle = now.since(flow.last_seen);
                 match flow.key.transport {
                     6 if flow.reassembly.is_over() => idle > TCP_LINGER,
-                    6 => idle > TCP_IDLE,
+                    6 | SCTP => idle > TCP_IDLE,
                     _ => idle > DATAGRAM_IDLE,
                 }
             },
@@ -320,21 +328,40 @@ fn datagram(
 ) {
     let flow = flows.entry(key).or_insert_with(|| {
         cx.counts.flows += 1;
-        // Whoever speaks first asks, unless it speaks from a server's port to one that is none.
-        let (src, dst) = if side == 0 { (key.low.1, key.high.1) } else { (key.high.1, key.low.1) };
-        let answers = is_server_port(src) && !is_server_port(dst);
-        Flow::new(key, if answers { 1 - side } else { side }, false, stamp)
+        Flow::new(key, first_client(&key, side), false, stamp)
     });
     flow.last_seen = stamp.time;
-    let (client_side, first_frame) = (flow.client_side, flow.first_frame);
-    let direction = if side == client_side { Direction::ToServer } else { Direction::ToClient };
-    let dissection = flow.dissection.get_or_insert_with(|| {
-        let Ends { client, server, .. } = key.ends(client_side);
-        let addresses = [client.ip, server.ip];
-        let delivery = Delivery { transport, port: server.port, start: true, certain: false, addresses };
-        Dissection::new(delivery, cx.options)
+    flow.datagram(side, transport, data, stamp, cx);
+}
+
+/// The chunks of an SCTP packet.
+fn sctp(flows: &mut HashMap<Key, Flow>, key: Key, side: usize, chunks: &[u8], stamp: Stamp, cx: &mut Context<'_>) {
+    let effect = sctp::effect(chunks);
+    if effect.opens
+        && let Some(mut flow) = flows.remove(&key)
+    {
+        // The ports are used again.
+        flow.finish(cx);
+    }
+    let flow = flows.entry(key).or_insert_with(|| {
+        cx.counts.flows += 1;
+        Flow::new(key, if effect.opens { side } else { first_client(&key, side) }, effect.opens, stamp)
     });
-    dissection.piece(&key, client_side, first_frame, direction, Piece::Chunk(data, stamp), cx);
+    flow.last_seen = stamp.time;
+    let mut association = flow.association.take().unwrap_or_default();
+    association.packet(side, chunks, &mut |message| flow.datagram(side, Transport::Sctp, message, stamp, cx));
+    flow.association = Some(association);
+    if effect.ends {
+        flow.finish(cx);
+        flows.remove(&key);
+    }
+}
+
+/// Which side is the client of datagrams: whoever speaks first asks, unless it speaks from a server's port to one that is none.
+fn first_client(key: &Key, side: usize) -> usize {
+    let (src, dst) = if side == 0 { (key.low.1, key.high.1) } else { (key.high.1, key.low.1) };
+    let answers = is_server_port(src) && !is_server_port(dst);
+    if answers { 1 - side } else { side }
 }
 
 /// Which side is the client of a connection whose handshake was not seen: not the one on a server's port, be it the usual
@@ -359,6 +386,7 @@ impl Flow {
             first_frame: stamp.packet,
             last_seen: stamp.time,
             reassembly: Reassembly::default(),
+            association: None,
             dissection: None,
         }
     }
@@ -388,6 +416,19 @@ impl Flow {
             Some((side, segment, stamp)) => reassembly.segment(side, segment, stamp, &mut dissect),
             None => reassembly.finish(&mut dissect),
         }
+    }
+
+    /// Dissects one datagram, or one message of SCTP.
+    fn datagram(&mut self, side: usize, transport: Transport, data: &[u8], stamp: Stamp, cx: &mut Context<'_>) {
+        let Self { key, client_side, certain, first_frame, dissection, .. } = self;
+        let direction = if side == *client_side { Direction::ToServer } else { Direction::ToClient };
+        let dissection = dissection.get_or_insert_with(|| {
+            let Ends { client, server, .. } = key.ends(*client_side);
+            let addresses = [client.ip, server.ip];
+            let delivery = Delivery { transport, port: server.port, start: true, certain: *certain, addresses };
+            Dissection::new(delivery, cx.options)
+        });
+        dissection.piece(key, *client_side, *first_frame, direction, Piece::Chunk(data, stamp), cx);
     }
 
     /// Hands on everything that still waits, and forgets all but that the flow was there.

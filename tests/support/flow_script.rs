@@ -6,6 +6,7 @@
 //! client-port 40001    a new connection from here on
 //! udp                  datagrams instead of TCP
 //! icmp                 ICMP messages instead of TCP
+//! sctp                 SCTP instead of TCP: each step is a user message, large ones in fragments
 //! mid-stream           without the handshake
 //! > GET a\r\n          bytes from the client, one segment (escapes: \r \n \t \0 \\ \xHH)
 //! < $-1\r\n            bytes from the server
@@ -36,9 +37,10 @@ pub enum Step {
 #[derive(Clone, Debug)]
 pub struct Script {
     pub port: u16,
-    /// Datagrams: UDP, or ICMP.
+    /// Datagrams: UDP, ICMP or SCTP.
     pub udp: bool,
     pub icmp: bool,
+    pub sctp: bool,
     pub handshake: bool,
     pub steps: Vec<Step>,
 }
@@ -46,7 +48,7 @@ pub struct Script {
 impl Script {
     /// Parses a script; a fault in it ends the test with the line.
     pub fn parse(text: &str) -> Self {
-        let mut script = Self { port: 80, udp: false, icmp: false, handshake: true, steps: Vec::new() };
+        let mut script = Self { port: 80, udp: false, icmp: false, sctp: false, handshake: true, steps: Vec::new() };
         for (number, line) in text.lines().enumerate() {
             let fault = |why: &str| -> ! { panic!("line {}: {why}: {line}", number + 1) };
             if line.is_empty() || line.starts_with('#') {
@@ -58,6 +60,7 @@ impl Script {
                 "client-port" => script.steps.push(Step::Connect(rest.trim().parse().unwrap())),
                 "udp" => script.udp = true,
                 "icmp" => (script.udp, script.icmp) = (true, true),
+                "sctp" => (script.udp, script.sctp) = (true, true),
                 "mid-stream" => script.handshake = false,
                 ">" | "<" => script.steps.push(Step::Data(word == ">", unescape(rest))),
                 ">x" | "<x" => script.steps.push(Step::Data(word == ">x", unhex(rest))),
@@ -75,7 +78,7 @@ impl Script {
 
     /// The frames of the conversation, captured from 2026-01-02 03:04:05 UTC on.
     pub fn frames(&self) -> Vec<(i64, Vec<u8>)> {
-        let mut wire = Wire::new(self.port, self.udp, self.icmp);
+        let mut wire = Wire::new(self.port, self.udp, self.icmp, self.sctp);
         if self.handshake && !self.udp && !matches!(self.steps.first(), Some(Step::Connect(_))) {
             wire.connect(40_000);
         }
@@ -102,6 +105,7 @@ struct Wire {
     client_port: u16,
     udp: bool,
     icmp: bool,
+    sctp: bool,
     time: i64,
     /// Next sequence number of client and server.
     seq: [u32; 2],
@@ -109,12 +113,13 @@ struct Wire {
 }
 
 impl Wire {
-    fn new(port: u16, udp: bool, icmp: bool) -> Self {
+    fn new(port: u16, udp: bool, icmp: bool, sctp: bool) -> Self {
         Self {
             port,
             client_port: 40_000,
             udp,
             icmp,
+            sctp,
             time: 1_767_323_045_000_000_000,
             seq: [1000, 5000],
             frames: Vec::new(),
@@ -141,6 +146,10 @@ impl Wire {
     fn data(&mut self, client: bool, data: &[u8]) {
         if self.icmp {
             self.ip(client, 1, data);
+            return;
+        }
+        if self.sctp {
+            self.sctp(client, data);
             return;
         }
         if self.udp {
@@ -176,6 +185,28 @@ impl Wire {
         udp.extend_from_slice(&[0, 0]);
         udp.extend_from_slice(payload);
         self.ip(client, 17, &udp);
+    }
+
+    /// A user message in as many DATA chunks as it needs, a packet each.
+    fn sctp(&mut self, client: bool, message: &[u8]) {
+        let (src, dst) = self.ports(client);
+        let count = message.chunks(1400).len();
+        for (at, fragment) in message.chunks(1400).enumerate() {
+            let flags = if at == 0 { 2 } else { 0 } | u8::from(at + 1 == count);
+            let side = usize::from(!client);
+            let mut packet = Vec::new();
+            packet.extend_from_slice(&src.to_be_bytes());
+            packet.extend_from_slice(&dst.to_be_bytes());
+            packet.extend_from_slice(&[0; 8]);
+            packet.extend_from_slice(&[0, flags]);
+            packet.extend_from_slice(&(fragment.len() as u16 + 16).to_be_bytes());
+            packet.extend_from_slice(&self.seq[side].to_be_bytes());
+            packet.extend_from_slice(&[0; 8]);
+            packet.extend_from_slice(fragment);
+            packet.resize(packet.len().next_multiple_of(4), 0);
+            self.seq[side] = self.seq[side].wrapping_add(1);
+            self.ip(client, 132, &packet);
+        }
     }
 
     fn ports(&self, client: bool) -> (u16, u16) {
