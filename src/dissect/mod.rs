@@ -21,8 +21,10 @@ mod mongodb;
 mod mqtt;
 mod nats;
 mod pair;
+mod postgresql;
 mod quic;
 mod redis;
+mod sql;
 pub mod text;
 pub mod tls;
 mod websocket;
@@ -50,6 +52,7 @@ pub static PROTOCOLS: &[&Protocol] = &[
     &mongodb::PROTOCOL,
     &mqtt::PROTOCOL,
     &nats::PROTOCOL,
+    &postgresql::PROTOCOL,
     &quic::PROTOCOL,
     &redis::PROTOCOL,
     &tls::PROTOCOL,
