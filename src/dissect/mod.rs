@@ -19,6 +19,7 @@ mod memcached;
 mod message;
 mod mongodb;
 mod mqtt;
+mod mysql;
 mod nats;
 mod pair;
 mod postgresql;
@@ -51,6 +52,7 @@ pub static PROTOCOLS: &[&Protocol] = &[
     &memcached::PROTOCOL,
     &mongodb::PROTOCOL,
     &mqtt::PROTOCOL,
+    &mysql::PROTOCOL,
     &nats::PROTOCOL,
     &postgresql::PROTOCOL,
     &quic::PROTOCOL,

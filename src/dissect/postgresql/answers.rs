@@ -16,7 +16,7 @@ const MAX_ERROR: usize = 16 << 10;
 const MAX_SEEN: usize = 64 << 10;
 /// The most rows that are kept of a result.
 const MAX_ROWS: usize = 100;
-/// The most results of one Query, or notices with it, that are kept.
+/// The most results of one Query, or notices with it, that are kept; and fields, which a sane server sends but few of.
 const MAX_RESULTS: usize = 100;
 
 /// An answer under way.
@@ -92,7 +92,7 @@ impl Answer {
         let mut fields = std::mem::take(&mut self.fields);
         if self.row_count > 0 || !self.columns.is_empty() {
             if self.row_count > self.rows.len() as u64 {
-                self.rest.push(("truncated".into(), true.into()));
+                fields.push(("truncated".into(), true.into()));
             }
             fields.push(("rows".into(), std::mem::take(&mut self.rows).into()));
             fields.push(("row_count".into(), std::mem::take(&mut self.row_count).into()));
@@ -294,7 +294,7 @@ impl Postgresql {
     fn copy(&mut self, header: Header, body: &[u8], cx: &mut Cx<'_>) {
         let Some(answer) = self.begin(header, |step| matches!(step, Step::Execute | Step::Query), cx) else { return };
         answer.data = true;
-        if cx.detail() {
+        if cx.detail() && answer.fields.len() < MAX_RESULTS {
             let name = match header.tag {
                 b'G' => "copy_in",
                 b'H' => "copy_out",
@@ -366,7 +366,7 @@ impl Postgresql {
         let answer = self.answer.get_or_insert_with(|| Answer::new(cx));
         answer.message.bytes += header.total() as u64;
         answer.fail(body);
-        if cx.detail() {
+        if cx.detail() && answer.rest.len() < MAX_RESULTS {
             answer.rest.push(("error".into(), complaint(body)));
         }
     }
@@ -424,9 +424,10 @@ impl Postgresql {
         {
             let list = answer.rest.iter_mut().find(|(field, _)| *field == name);
             match (list, value) {
-                (Some((_, Value::List(list))), Value::List(mut more)) => list.append(&mut more),
-                (Some((_, Value::Map(map))), Value::Map(mut more)) => map.append(&mut more),
-                (_, value) => answer.rest.push((name.into(), value)),
+                (Some((_, Value::List(list))), Value::List(mut more)) if list.len() < MAX_RESULTS => list.append(&mut more),
+                (Some((_, Value::Map(map))), Value::Map(mut more)) if map.len() < MAX_RESULTS => map.append(&mut more),
+                (None, value) => answer.rest.push((name.into(), value)),
+                _ => {}
             }
         }
         Ok(())

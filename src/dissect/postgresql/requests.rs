@@ -15,6 +15,9 @@ use crate::fields;
 /// The most types of parameters that are kept of a statement.
 const MAX_TYPES: usize = 1024;
 
+/// The most fields of a request: a sane client sends but few messages with one.
+const MAX_FIELDS: usize = 64;
+
 impl Postgresql {
     /// A message of the client's.
     pub(super) fn request(&mut self, bytes: &[u8], cx: &mut Cx<'_>) -> Result<Progress, Malformed> {
@@ -221,6 +224,7 @@ impl Postgresql {
     pub(super) fn note(&mut self, name: &'static str, value: Value) {
         if let Some(held) = self.queue.held()
             && let Value::Map(fields) = &mut held.message.detail
+            && fields.len() < MAX_FIELDS
         {
             fields.push((name.into(), value));
         }
