@@ -85,7 +85,7 @@ const MAX_WORD: usize = 20;
 /// The statement as text, with the passwords of accounts hidden unless `secrets`.
 pub(super) fn shown(sql: &[u8], secrets: bool) -> String {
     if !secrets
-        && first_word(sql).is_some_and(|word| is_one_of(word, WITH_PASSWORDS))
+        && (has(sql, b"PASSWORD") || has(sql, b"IDENTIFIED"))
         && let Some(hidden) = without_passwords(sql)
     {
         return text::string(&hidden);
@@ -108,6 +108,13 @@ pub(super) fn is_text(bytes: &[u8]) -> bool {
         Err(_) => return false,
     };
     !text.is_empty() && !text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
+}
+
+/// True if the word is somewhere in it, in upper or lower case.
+fn has(sql: &[u8], word: &[u8]) -> bool {
+    let Some(&first) = word.first() else { return true };
+    memchr::memchr2_iter(first, first.to_ascii_lowercase(), sql)
+        .any(|at| sql.get(at..at + word.len()).is_some_and(|there| there.eq_ignore_ascii_case(word)))
 }
 
 fn is_one_of(word: &[u8], words: &[&[u8]]) -> bool {
@@ -135,7 +142,8 @@ fn without_passwords(sql: &[u8]) -> Option<Vec<u8>> {
     let mut hidden: Option<Vec<u8>> = None;
     // What is copied so far, the last word, and the last word or sign.
     let (mut copied, mut word, mut sign) = (0, &[][..], 0);
-    let (mut identified, mut set_password, mut words) = (false, false, 0);
+    // What is known of the statement, of which there may be several.
+    let (mut holds, mut identified, mut set_password, mut words) = (false, false, false, 0);
     let mut at = 0;
     while let Some(&byte) = sql.get(at) {
         let rest = sql.get(at..).unwrap_or_default();
@@ -146,7 +154,7 @@ fn without_passwords(sql: &[u8]) -> Option<Vec<u8>> {
                     || word.eq_ignore_ascii_case(b"CONNECTION")
                     || identified && is_one_of(word, BEFORE_SECRETS)
                     || set_password && sign == b'=';
-                if secret {
+                if holds && secret {
                     let hidden = hidden.get_or_insert_default();
                     hidden.extend_from_slice(sql.get(copied..=at).unwrap_or_default());
                     hidden.extend_from_slice(text::HIDDEN.as_bytes());
@@ -159,12 +167,21 @@ fn without_passwords(sql: &[u8]) -> Option<Vec<u8>> {
                 let len = rest.iter().position(|b| !b.is_ascii_alphanumeric() && *b != b'_').unwrap_or(rest.len());
                 word = rest.get(..len).unwrap_or_default();
                 words += 1;
+                if words == 1 {
+                    holds = is_one_of(word, WITH_PASSWORDS);
+                }
                 identified |= word.eq_ignore_ascii_case(b"IDENTIFIED");
                 set_password |= words == 2 && word.eq_ignore_ascii_case(b"PASSWORD");
                 sign = 0;
                 len
             }
             b' ' | b'\t' | b'\r' | b'\n' | b'(' => 1,
+            b'/' if rest.starts_with(b"/*") => memchr::memmem::find(rest, b"*/").map_or(rest.len(), |end| end + 2),
+            b';' => {
+                (word, sign) = (&[], 0);
+                (holds, identified, set_password, words) = (false, false, false, 0);
+                1
+            }
             b'=' => {
                 sign = b'=';
                 1
@@ -216,6 +233,7 @@ mod tests {
                 "CHANGE MASTER TO MASTER_PASSWORD='[hidden]', MASTER_PORT=1",
             ),
             ("/* a */ ALTER ROLE a PASSWORD 'x", "/* a */ ALTER ROLE a PASSWORD '[hidden]"),
+            ("SELECT 1; ALTER ROLE a PASSWORD 'x'; SELECT 'PASSWORD' 'y'", "SELECT 1; ALTER ROLE a PASSWORD '[hidden]'; SELECT 'PASSWORD' 'y'"),
             ("SET names 'utf8'", "SET names 'utf8'"),
             ("SELECT * FROM t WHERE password = 'x'", "SELECT * FROM t WHERE password = 'x'"),
         ] {
@@ -230,6 +248,7 @@ mod tests {
         assert!(is_statement(b"/* hint */ -- more\n INSERT INTO t"));
         assert!(!is_statement(b"selector"));
         assert!(!is_statement(b""));
-        assert!(is_text("ж".as_bytes().get(..1).unwrap_or_default()) == false && is_text("aж".as_bytes()));
+        assert!(!is_text("ж".as_bytes().get(..1).unwrap_or_default()));
+        assert!(is_text("aж".as_bytes().get(..2).unwrap_or_default()));
     }
 }

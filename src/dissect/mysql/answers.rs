@@ -4,7 +4,7 @@ use super::commands::{self, Reply};
 use super::compression::Framing;
 use super::handshake::{CACHE_METADATA, COMPRESS, OPTIONAL_METADATA, SESSION_TRACK, ZSTD};
 use super::packet::{self, CURSOR_EXISTS, EOF, ERR, Header, LOCAL_INFILE, MAX_PAYLOAD, MORE_RESULTS, OK};
-use super::{CUT, Column, Cursor, Cx, Malformed, Message, Mysql, Short, Statement, Text, Value, text, values};
+use super::{CUT, Column, Cursor, Cx, Malformed, Message, Mysql, Role, Short, Statement, Text, Value, text, values};
 use crate::entry::Direction;
 use crate::fields;
 
@@ -65,7 +65,11 @@ impl Answer {
         Self {
             message: Message::response(Direction::ToClient, "", false, cx),
             status: None,
-            phase: if matches!(reply, Reply::Fetch | Reply::Fields) { Phase::Rows } else { Phase::First },
+            phase: match reply {
+                Reply::Fetch => Phase::Rows,
+                Reply::Fields => Phase::Behind,
+                _ => Phase::First,
+            },
             binary: matches!(reply, Reply::Fetch | Reply::Rows { binary: true }),
             results: Vec::new(),
             fields: Vec::new(),
@@ -83,6 +87,11 @@ impl Answer {
             self.status.get_or_insert(Text::Borrowed("ok"));
         }
         self.message.warnings.push(CUT);
+    }
+
+    /// A packet that goes on with the one before.
+    pub(super) fn continued(&mut self, len: usize) {
+        self.message.bytes += len as u64;
     }
 
     /// The error that a packet tells is the answer.
@@ -108,10 +117,11 @@ impl Answer {
             self.fields.push(("status_flags".into(), okay.status.into()));
             self.fields.push(("warnings".into(), okay.warnings.into()));
             let mut rest = Cursor::new(okay.rest);
-            let info = match tracked {
-                true if rest.is_empty() => &[],
-                true => packet::bytes(&mut rest).unwrap_or_default(),
-                false => okay.rest,
+            // Servers put its length before it, and not only where the specification says so.
+            let info = match packet::bytes(&mut rest) {
+                Ok(info) if tracked || rest.is_empty() => info,
+                _ if tracked => &[],
+                _ => okay.rest,
             };
             if !info.is_empty() {
                 self.fields.push(("info".into(), text::value(info)));
@@ -121,11 +131,7 @@ impl Answer {
             }
         }
         self.finish_result();
-        if okay.status & MORE_RESULTS == 0 {
-            return Ok(Step::Done);
-        }
-        self.phase = Phase::First;
-        Ok(Step::More)
+        Ok(if okay.status & MORE_RESULTS == 0 { Step::Done } else { Step::More })
     }
 
     fn finish_result(&mut self) {
@@ -144,6 +150,7 @@ impl Answer {
         if !fields.is_empty() && self.results.len() < MAX_RESULTS {
             self.results.push(Value::Map(fields));
         }
+        self.phase = Phase::First;
     }
 
     /// How many bytes of a row are to be kept.
@@ -266,12 +273,14 @@ impl Mysql {
         {
             statement.columns = std::mem::take(&mut answer.columns);
         }
-        let streams = reply == Reply::Stream && !matches!(first, Some(ERR | EOF));
-        match self.awaited.front_mut() {
-            Some(awaited) if streams => awaited.reply = Reply::Streaming,
-            _ => {
-                self.awaited.pop_front();
-            }
+        let Some(mut awaited) = self.awaited.pop_front() else { return Ok(()) };
+        if reply == Reply::Stream && !matches!(first, Some(ERR | EOF)) {
+            let request = std::mem::replace(&mut awaited.message, Message::new(Role::OneWay, Direction::ToClient, cx));
+            cx.emit(request);
+            awaited.reply = Reply::Streaming;
+            self.awaited.push_front(awaited);
+        } else {
+            cx.emit(awaited.message);
         }
         cx.emit(answer.into_message());
         Ok(())

@@ -2,9 +2,8 @@
 
 use super::packet::{self, Header};
 use super::{
-    Awaited, Cursor, Cx, Malformed, Message, Mysql, Short, Sql, Statement, Switch, Text, Value, sql, text, values,
+    Awaited, Cursor, Cx, Malformed, Message, Mysql, Role, Short, Sql, Statement, Switch, Text, Value, sql, text, values,
 };
-use crate::dissect::Role;
 use crate::entry::Direction;
 use crate::fields;
 
@@ -138,14 +137,12 @@ impl Mysql {
         }
         self.logged_in = true;
         if self.awaited.front().is_some_and(|awaited| awaited.reply == Reply::Login) && code != CHANGE_USER {
-            // A client that gives commands has been let in, but its answer was not seen.
-            self.awaited.pop_front();
-            self.lost = true;
+            // A client that gives commands has been let in, but the answer was not seen.
+            self.flush("", cx);
         }
         let mut message = Message::request(Direction::ToServer, name, String::new(), cx);
         message.bytes = header.total() as u64;
-        let mut awaited =
-            Awaited { reply, sequence: header.sequence.wrapping_add(1), statement: None, sql: None };
+        let (mut statement, mut prepared) = (None, None);
         let mut cursor = Cursor::new(rest);
         match code {
             QUERY | STMT_PREPARE => {
@@ -167,7 +164,7 @@ impl Mysql {
                 if code == STMT_PREPARE {
                     let sql = Sql { text: message.target.as_str().into(), cut };
                     self.newest = Some(sql.clone());
-                    awaited.sql = Some(sql);
+                    prepared = Some(sql);
                 }
             }
             STMT_EXECUTE | STMT_BULK_EXECUTE => {
@@ -179,25 +176,27 @@ impl Mysql {
                         message.warnings.push(sql::CUT.into());
                     }
                 }
-                awaited.statement = Some(id);
+                statement = Some(id);
                 if cx.detail() {
                     message.detail = if code == STMT_EXECUTE { self.execution(id, cursor) } else { self.bulk(id, cursor) }?;
                 }
-                if let Some(statement) = self.statements.get_mut(&id) {
-                    statement.sent.clear();
+                if let Some(known) = self.statements.get_mut(&id) {
+                    known.sent.clear();
                 }
             }
             _ => {
                 match code {
                     INIT_DB => message.target = text::string(rest),
                     STMT_CLOSE => self.forget(cursor.u32_le()?),
-                    STMT_FETCH => awaited.statement = Some(cursor.u32_le()?),
+                    STMT_FETCH => statement = Some(cursor.u32_le()?),
                     STMT_SEND_LONG_DATA | STMT_RESET => {
-                        if let Some(statement) = self.statements.get_mut(&cursor.u32_le()?) {
-                            match cursor.u16_le() {
-                                Ok(parameter) if statement.sent.len() < MAX_PARAMETERS => statement.sent.push(parameter),
-                                _ => statement.sent.clear(),
+                        let known = self.statements.get_mut(&cursor.u32_le()?);
+                        match (known, cursor.u16_le()) {
+                            (None, _) => {}
+                            (Some(known), Ok(parameter)) if known.sent.len() < MAX_PARAMETERS => {
+                                known.sent.push(parameter);
                             }
+                            (Some(known), _) => known.sent.clear(),
                         }
                     }
                     _ => {}
@@ -209,10 +208,11 @@ impl Mysql {
         }
         if reply == Reply::None {
             message.role = Role::OneWay;
+            cx.emit(message);
         } else {
-            self.await_answer(awaited);
+            let sequence = header.sequence.wrapping_add(1);
+            self.await_answer(Awaited { message, reply, sequence, statement, sql: prepared }, cx);
         }
-        cx.emit(message);
         Ok(None)
     }
 

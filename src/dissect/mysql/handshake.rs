@@ -1,6 +1,7 @@
 //! The login: the server's greeting, the client's answer to it, and what it asks for.
 
 use super::commands::Reply;
+use super::compression::Framing;
 use super::packet::{self, Header};
 use super::{
     Awaited, Cursor, Cx, Malformed, Message, Mysql, Short, Switch, Text, Value, text,
@@ -133,6 +134,7 @@ impl Mysql {
             && let Ok(greeting) = greeting(payload)
         {
             self.logged_in = false;
+            self.framing = Framing::Unknown;
             self.offered = Some(greeting.capabilities);
             if cx.detail() {
                 self.greeting = fields! {
@@ -169,18 +171,18 @@ impl Mysql {
         payload: &[u8],
         cx: &mut Cx<'_>,
     ) -> Result<Option<Switch>, Malformed> {
-        let mut cursor = Cursor::new(payload);
-        let low = u64::from(cursor.u16_le()?);
+        if !cx.start() && !is_login(payload) {
+            // What a client that was met in the middle of a login, or of a file, has to say.
+            return Ok(None);
+        }
+        let low = u64::from(Cursor::new(payload).u16_le()?);
         if low & PROTOCOL_41 != 0 && low & SSL != 0 && header.len == SSL_REQUEST {
             return Ok(Some(Switch::Detect));
-        }
-        if !cx.start() && !is_login(payload) {
-            // What a client that was met in the middle of a login has to say.
-            return Ok(None);
         }
         let login = if low & PROTOCOL_41 != 0 { login(payload) } else { old_login(payload) };
         let login = login.map_err(|_| Malformed("no login"))?;
         self.logged_in = true;
+        self.framing = Framing::Unknown;
         self.capabilities = Some(login.capabilities & self.offered.unwrap_or(u64::MAX));
         let mut message = Message::request(Direction::ToServer, "Login", text::string(login.user), cx);
         message.bytes = header.total() as u64;
@@ -206,9 +208,14 @@ impl Mysql {
             message.detail = Value::Map(fields);
         }
         let sequence = header.sequence.wrapping_add(1);
-        self.await_answer(Awaited { reply: Reply::Login, sequence, statement: None, sql: None });
-        cx.emit(message);
+        self.await_answer(Awaited { message, reply: Reply::Login, sequence, statement: None, sql: None }, cx);
         Ok(None)
+    }
+
+    /// The login is under way: how what follows is framed is going to be known.
+    pub(super) fn is_logging_in(&self) -> bool {
+        !self.logged_in && self.offered.is_some()
+            || self.awaited.front().is_some_and(|awaited| awaited.reply == Reply::Login && self.capabilities.is_some())
     }
 
     /// The login has not been answered, and what follows it is going to be compressed.

@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::{
-    Cursor, Cx, Dissector, Malformed, Message, Probe, Progress, Protocol, Recover, Short, Switch, Transport, Verdict,
+    Cursor, Cx, Dissector, Malformed, Message, Probe, Progress, Protocol, Recover, Role, Short, Switch, Transport, Verdict,
     sql, text,
 };
 use crate::entry::{Direction, Text, Value};
@@ -54,6 +54,8 @@ const MAX_STATEMENT_BYTES: usize = 4 << 20;
 const MAX_AWAITED: usize = 16_384;
 /// How many bytes are looked at before the first packet of a connection that was joined is given up.
 const MAX_SEEK: usize = 4096;
+/// The warning of commands whose answers may be in what is missing.
+const LACKS_BYTES: &str = "the capture lacks bytes of its response";
 /// The warning of answers that are not whole.
 const CUT: Text = Text::Borrowed("the capture lacks its end");
 
@@ -89,8 +91,9 @@ struct Mysql {
     newest: Option<Sql>,
 }
 
-/// A command without an answer.
+/// A command without an answer. It is held back until its answer comes, so that no other answer is taken for it.
 struct Awaited {
+    message: Message,
     reply: Reply,
     /// The sequence number of its answer.
     sequence: u8,
@@ -146,13 +149,33 @@ impl Mysql {
     }
 
     /// A command waits for its answer.
-    fn await_answer(&mut self, awaited: Awaited) {
+    fn await_answer(&mut self, awaited: Awaited, cx: &mut Cx<'_>) {
         if self.awaited.len() >= MAX_AWAITED {
             // Nobody answers.
-            self.awaited.clear();
-            self.lost = true;
+            self.flush("too many open requests: its response is not awaited", cx);
         }
         self.awaited.push_back(awaited);
+    }
+
+    /// Emits commands whose answers do not come any more, and tells why.
+    fn flush(&mut self, why: &'static str, cx: &mut Cx<'_>) {
+        let mut awaited = std::mem::take(&mut self.awaited);
+        if let Some(mut answer) = self.answer.take()
+            && let Some(awaited) = awaited.pop_front()
+        {
+            answer.interrupted();
+            cx.emit(awaited.message);
+            cx.emit(answer.into_message());
+        }
+        for Awaited { mut message, reply, .. } in awaited {
+            if reply != Reply::Streaming {
+                message.role = Role::OneWay;
+                message.warnings.extend((!why.is_empty()).then_some(Text::Borrowed(why)));
+                cx.emit(message);
+            }
+        }
+        self.trailing = None;
+        self.lost = true;
     }
 
     /// One packet of a direction, from compressed ones or as it came.
@@ -178,22 +201,18 @@ impl Mysql {
             if let Some(switch) = switch {
                 return Ok(Progress::Switch(header.total(), switch));
             }
-        } else if direction == Direction::ToServer
-            && let Some(awaited) = self.awaited.back_mut()
-        {
+        } else if direction == Direction::ToClient {
+            if let Some(answer) = &mut self.answer {
+                answer.continued(header.total());
+            }
+        } else if let Some(awaited) = self.awaited.back_mut() {
+            awaited.message.bytes += header.total() as u64;
             awaited.sequence = header.sequence.wrapping_add(1);
         }
         if let Some(continued) = self.continued.get_mut(direction.index()) {
             *continued = header.len == MAX_PAYLOAD;
         }
         Ok(Progress::Consumed(header.total()))
-    }
-
-    /// Emits the answer under way.
-    fn settle(&mut self, cx: &mut Cx<'_>) {
-        if let Some(answer) = self.answer.take() {
-            cx.emit(answer.into_message());
-        }
     }
 }
 
@@ -209,7 +228,12 @@ impl Dissector for Mysql {
             match probe::probe(&probe) {
                 Verdict::Yes | Verdict::Maybe => *seeking = Some(false),
                 Verdict::More if bytes.len() < MAX_SEEK => return Ok(Progress::Need(1)),
-                Verdict::More | Verdict::No => return Ok(Progress::Consumed(bytes.len())),
+                Verdict::More | Verdict::No => {
+                    if direction == Direction::ToClient {
+                        self.flush(LACKS_BYTES, cx);
+                    }
+                    return Ok(Progress::Consumed(bytes.len()));
+                }
             }
         }
         if self.framing == Framing::Unknown {
@@ -217,9 +241,18 @@ impl Dissector for Mysql {
             let may = !cx.start() || direction == Direction::ToServer && self.login_unanswered();
             if may && compression::is_compressed(bytes, direction) {
                 self.framing = Framing::Compressed;
-            } else if !cx.start() {
+            } else if !cx.start() && !self.is_logging_in() {
                 self.framing = Framing::Plain;
             }
+        }
+        if self.framing == Framing::Plain
+            && self.lost
+            && self.capabilities.is_none()
+            && direction == Direction::ToServer
+            && compression::is_compressed(bytes, direction)
+        {
+            // What was seen of the server before was still the end of the login.
+            self.framing = Framing::Compressed;
         }
         match self.framing {
             Framing::Compressed => self.compressed(direction, bytes, cx),
@@ -235,23 +268,14 @@ impl Dissector for Mysql {
             inner.lose();
         }
         if direction == Direction::ToClient {
-            if let Some(answer) = &mut self.answer {
-                answer.interrupted();
-            }
-            self.settle(cx);
-            self.awaited.clear();
-            self.trailing = None;
-            self.lost = true;
+            self.flush(LACKS_BYTES, cx);
         }
         Recover::Resync
     }
 
     fn close(&mut self, direction: Direction, _rest: &[u8], cx: &mut Cx<'_>) {
         if direction == Direction::ToClient {
-            if let Some(answer) = &mut self.answer {
-                answer.interrupted();
-            }
-            self.settle(cx);
+            self.flush("", cx);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::commands::{self, STMT_EXECUTE};
 use super::handshake;
-use super::packet::{self, EOF, ERR, HEADER, Header, MAX_PAYLOAD, OK};
+use super::packet::{self, EOF, ERR, HEADER, Header, LOCAL_INFILE, MAX_PAYLOAD, OK};
 use super::{Cursor, PROTOCOL, Probe, Verdict, answers, compression, sql};
 use crate::entry::Direction;
 
@@ -118,9 +118,9 @@ pub(super) fn packets(probe: &Probe<'_>) -> Verdict {
         let seen = whole.unwrap_or(body);
         let continues = before.is_some_and(|before| header.sequence == before.sequence.wrapping_add(1));
         let verdict = match probe.direction {
-            Direction::ToServer if before.is_some() && header.sequence != 0 => {
-                // The rest of a long command, or of what goes with one.
-                if continues { Verdict::Maybe } else { Verdict::No }
+            Direction::ToServer if header.sequence != 0 => {
+                // The rest of a long command, or what goes with one: proof of nothing, unless a command comes behind it.
+                if continues || before.is_none() && whole.is_some() { Verdict::More } else { Verdict::No }
             }
             Direction::ToServer => of_client(header, seen, whole.is_some()),
             Direction::ToClient if header.sequence == 0 && before.is_none() => Verdict::No,
@@ -204,6 +204,7 @@ fn of_server(header: Header, payload: &[u8], whole: bool) -> Verdict {
         Some(_) if !whole && payload.len() < 12 => Verdict::More,
         Some(&ERR) => sure(header.len < 4096 && is_error(payload)),
         Some(&EOF) if header.len == 5 => Verdict::Maybe,
+        Some(&LOCAL_INFILE) if header.sequence == 1 && sql::is_text(payload.get(1..).unwrap_or_default()) => Verdict::Maybe,
         // A prepared statement.
         Some(&OK) if header.len == 12 && payload.get(9) == Some(&0) && header.sequence == 1 => Verdict::Maybe,
         Some(&(OK | EOF)) if answers::is_okay(payload, header.len) => {

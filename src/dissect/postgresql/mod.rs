@@ -131,6 +131,20 @@ impl Postgresql {
         }
     }
 
+    /// Answers are missing: of the requests so far, nobody knows which answer is whose.
+    fn lose_answers(&mut self, cx: &mut Cx<'_>) {
+        if let Some(answer) = &mut self.answer {
+            answer.interrupted();
+        }
+        let begun = usize::from(self.answer.is_some());
+        for held in self.queue.all_held().skip(begun) {
+            held.message.warnings.push("the capture lacks bytes of its response".into());
+        }
+        self.flush(cx);
+        self.skipping = false;
+        self.copying = false;
+    }
+
     /// Emits what the server has not answered, and will not.
     fn flush(&mut self, cx: &mut Cx<'_>) {
         if self.answer.is_some()
@@ -147,8 +161,11 @@ impl Postgresql {
 
 impl Dissector for Postgresql {
     fn data(&mut self, direction: Direction, bytes: &[u8], cx: &mut Cx<'_>) -> Result<Progress, Malformed> {
+        // The answer to a request for encryption is no message.
+        let bare = direction == Direction::ToClient && self.negotiating.is_some();
         if let Some(seeking) = self.seeking.get_mut(direction.index())
             && *seeking.get_or_insert(!cx.start())
+            && !bare
         {
             // That it is PostgreSQL is known.
             let port = PROTOCOL.ports.first().copied().unwrap_or_default();
@@ -156,7 +173,17 @@ impl Dissector for Postgresql {
             match probe::probe(&probe) {
                 Verdict::Yes | Verdict::Maybe => *seeking = Some(false),
                 Verdict::More if bytes.len() < MAX_SEEK => return Ok(Progress::Need(1)),
-                Verdict::More | Verdict::No => return Ok(Progress::Consumed(bytes.len())),
+                // A no to a request for encryption that was not seen.
+                Verdict::More | Verdict::No if is_refusal(direction, bytes) => {
+                    *seeking = Some(false);
+                    return Ok(Progress::Consumed(1));
+                }
+                Verdict::More | Verdict::No => {
+                    if direction == Direction::ToClient {
+                        self.lose_answers(cx);
+                    }
+                    return Ok(Progress::Consumed(bytes.len()));
+                }
             }
         }
         match direction {
@@ -165,7 +192,7 @@ impl Dissector for Postgresql {
         }
     }
 
-    fn gap(&mut self, direction: Direction, len: u64, cx: &mut Cx<'_>) -> Recover {
+    fn gap(&mut self, direction: Direction, _len: u64, cx: &mut Cx<'_>) -> Recover {
         match direction {
             Direction::ToServer => {
                 // What is lost may have given the unnamed ones another meaning.
@@ -173,17 +200,7 @@ impl Dissector for Postgresql {
                 self.portals.remove(&b""[..]);
                 self.skipping = false;
             }
-            Direction::ToClient => {
-                if let Some(answer) = &mut self.answer {
-                    answer.interrupted();
-                }
-                self.flush(cx);
-                self.skipping = false;
-                self.copying = false;
-            }
-        }
-        if len == 0 && direction == Direction::ToServer {
-            self.negotiating = None;
+            Direction::ToClient => self.lose_answers(cx),
         }
         Recover::Resync
     }
@@ -196,4 +213,12 @@ impl Dissector for Postgresql {
             self.flush(cx);
         }
     }
+}
+
+/// True if one byte stands before what is surely a message.
+fn is_refusal(direction: Direction, bytes: &[u8]) -> bool {
+    let Some((b'N', data)) = bytes.split_first() else { return false };
+    let port = PROTOCOL.ports.first().copied().unwrap_or_default();
+    direction == Direction::ToClient
+        && probe::probe(&Probe { transport: Transport::Tcp, direction, data, port, start: false }) == Verdict::Yes
 }

@@ -124,6 +124,11 @@ impl Queue {
         self.held.front_mut()
     }
 
+    /// All messages that wait.
+    pub(super) fn all_held(&mut self) -> impl Iterator<Item = &mut Held> {
+        self.held.iter_mut()
+    }
+
     /// Takes the message of the oldest step away from it, if it has one.
     pub(super) fn take_held(&mut self) -> Option<Held> {
         self.held()?;
