@@ -60,8 +60,13 @@ pub struct Driver {
 
 enum State {
     /// How many chunks of each direction were of no protocol, times their weight.
-    Probing { tries: [u16; 2] },
-    Dissecting { protocol: &'static Protocol, dissector: Box<dyn Dissector> },
+    Probing {
+        tries: [u16; 2],
+    },
+    Dissecting {
+        protocol: &'static Protocol,
+        dissector: Box<dyn Dissector>,
+    },
     Ignoring,
 }
 

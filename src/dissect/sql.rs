@@ -233,7 +233,10 @@ mod tests {
                 "CHANGE MASTER TO MASTER_PASSWORD='[hidden]', MASTER_PORT=1",
             ),
             ("/* a */ ALTER ROLE a PASSWORD 'x", "/* a */ ALTER ROLE a PASSWORD '[hidden]"),
-            ("SELECT 1; ALTER ROLE a PASSWORD 'x'; SELECT 'PASSWORD' 'y'", "SELECT 1; ALTER ROLE a PASSWORD '[hidden]'; SELECT 'PASSWORD' 'y'"),
+            (
+                "SELECT 1; ALTER ROLE a PASSWORD 'x'; SELECT 'PASSWORD' 'y'",
+                "SELECT 1; ALTER ROLE a PASSWORD '[hidden]'; SELECT 'PASSWORD' 'y'",
+            ),
             ("SET names 'utf8'", "SET names 'utf8'"),
             ("SELECT * FROM t WHERE password = 'x'", "SELECT * FROM t WHERE password = 'x'"),
         ] {

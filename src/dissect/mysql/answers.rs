@@ -13,7 +13,7 @@ const MIN_SEEN: usize = 32;
 /// The most bytes of a packet that are looked at for the detail, if it is no row.
 const MAX_SEEN: usize = 16 << 10;
 /// The most columns of a result: the server's limit.
-const MAX_COLUMNS: u64 = 4096;
+const MAX_COLUMNS: usize = 4096;
 /// The most rows that are kept of a result, and the most results of an answer.
 const MAX_ROWS: usize = 100;
 const MAX_RESULTS: usize = 100;
@@ -176,6 +176,22 @@ impl Answer {
         }
     }
 
+    /// A column of a result.
+    fn definition(&mut self, payload: &[u8], cx: &Cx<'_>) {
+        if let Phase::Columns(left) = self.phase {
+            self.phase = if left > 1 { Phase::Columns(left - 1) } else { Phase::Behind };
+        }
+        if cx.detail()
+            && self.columns.len() < MAX_COLUMNS
+            && let Ok((column, detail)) = values::column(payload)
+        {
+            self.columns.push(column);
+            if self.definitions.len() < MAX_DEFINITIONS {
+                self.definitions.push(detail);
+            }
+        }
+    }
+
     pub(super) fn into_message(mut self) -> Message {
         self.finish_result();
         let mut message = self.message;
@@ -209,7 +225,7 @@ impl Mysql {
     }
 
     /// A server's packet.
-    pub(super) fn from_server(&mut self, header: Header, payload: &[u8], cx: &mut Cx<'_>) -> Result<(), Malformed> {
+    pub(super) fn server_packet(&mut self, header: Header, payload: &[u8], cx: &mut Cx<'_>) -> Result<(), Malformed> {
         let first = payload.first().copied();
         if self.trailing.take() == Some(header.sequence) && packet::is_eof(payload, header.len) {
             return Ok(());
@@ -229,18 +245,15 @@ impl Mysql {
         }
         self.lost = false;
         let (reply, statement) = (awaited.reply, awaited.statement);
-        let mut answer = match self.answer.take() {
-            Some(answer) => answer,
-            None => {
-                let mut answer = Answer::new(reply, cx);
-                if reply == Reply::Fetch
-                    && let Some(known) = statement.and_then(|id| self.statements.get(&id))
-                {
-                    answer.columns.clone_from(&known.columns);
-                }
-                answer
+        let mut answer = self.answer.take().unwrap_or_else(|| {
+            let mut answer = Answer::new(reply, cx);
+            if reply == Reply::Fetch
+                && let Some(known) = statement.and_then(|id| self.statements.get(&id))
+            {
+                answer.columns.clone_from(&known.columns);
             }
-        };
+            answer
+        });
         answer.message.bytes += header.total() as u64;
         let step = match reply {
             Reply::Rows { .. } => self.rows(&mut answer, header, payload, cx),
@@ -287,17 +300,11 @@ impl Mysql {
     }
 
     /// A packet of results.
-    fn rows(
-        &self,
-        answer: &mut Answer,
-        header: Header,
-        payload: &[u8],
-        cx: &Cx<'_>,
-    ) -> Result<Step, Malformed> {
+    fn rows(&self, answer: &mut Answer, header: Header, payload: &[u8], cx: &Cx<'_>) -> Result<Step, Malformed> {
         let tracked = self.has(SESSION_TRACK);
         match (answer.phase, payload.first()) {
             (Phase::Columns(_), Some(_)) if !packet::is_eof(payload, header.len) => {
-                self.definition(answer, payload, cx);
+                answer.definition(payload, cx);
                 return Ok(Step::More);
             }
             (_, None) => return Err(Malformed("an empty packet amid results")),
@@ -342,7 +349,7 @@ impl Mysql {
         if self.has(CACHE_METADATA) {
             follow = cursor.u8()? != 0;
         }
-        if count == 0 || count > MAX_COLUMNS || header.len > 10 {
+        if count == 0 || count > MAX_COLUMNS as u64 || header.len > 10 {
             return Err(Malformed("a result of no number of columns that there can be"));
         }
         answer.columns.clear();
@@ -354,20 +361,6 @@ impl Mysql {
             answer.columns.clone_from(&statement.columns);
         }
         Ok(Step::More)
-    }
-
-    /// A column of a result.
-    fn definition(&self, answer: &mut Answer, payload: &[u8], cx: &Cx<'_>) {
-        if let Phase::Columns(left) = answer.phase {
-            answer.phase = if left > 1 { Phase::Columns(left - 1) } else { Phase::Behind };
-        }
-        if cx.detail()
-            && answer.definitions.len() < MAX_DEFINITIONS
-            && let Ok((column, detail)) = values::column(payload)
-        {
-            answer.columns.push(column);
-            answer.definitions.push(detail);
-        }
     }
 
     /// A row of those that were fetched, or a column of those that were asked for.
@@ -386,7 +379,7 @@ impl Mysql {
                 answer.succeed(payload, header, self.has(SESSION_TRACK), cx).map(|_| Step::Done)
             }
             Some(_) if reply == Reply::Fields => {
-                self.definition(answer, payload, cx);
+                answer.definition(payload, cx);
                 Ok(Step::More)
             }
             Some(_) => {
@@ -453,13 +446,7 @@ impl Mysql {
     }
 
     /// A packet of the answer to a login, or to a change of the user.
-    fn logs_in(
-        &mut self,
-        answer: &mut Answer,
-        header: Header,
-        payload: &[u8],
-        cx: &Cx<'_>,
-    ) -> Result<Step, Malformed> {
+    fn logs_in(&mut self, answer: &mut Answer, header: Header, payload: &[u8], cx: &Cx<'_>) -> Result<Step, Malformed> {
         if cx.detail() && !self.greeting.is_null() {
             answer.fields.push(("greeting".into(), std::mem::take(&mut self.greeting)));
         }
@@ -489,7 +476,9 @@ impl Mysql {
 /// A server's packets in their order, for the probe: how far the first answer that begins here can be followed.
 pub(super) fn is_okay(payload: &[u8], len: usize) -> bool {
     match packet::okay(payload, len) {
-        Ok(okay) => okay.changes.is_some() && len >= 7 && okay.status & 0x8000 == 0 && (okay.rest.is_empty() || len > 7),
+        Ok(okay) => {
+            okay.changes.is_some() && len >= 7 && okay.status & 0x8000 == 0 && (okay.rest.is_empty() || len > 7)
+        }
         Err(Short) => false,
     }
 }

@@ -120,7 +120,7 @@ impl Mysql {
     }
 
     /// A client's packet.
-    pub(super) fn from_client(
+    pub(super) fn client_packet(
         &mut self,
         header: Header,
         payload: &[u8],
@@ -131,7 +131,9 @@ impl Mysql {
             return if self.logged_in { Ok(None) } else { self.login(header, payload, cx) };
         }
         let Some((&code, rest)) = payload.split_first() else { return Err(Malformed("a packet without a command")) };
-        let Some((name, reply, least, most)) = command(code) else { return Err(Malformed("a command of no known number")) };
+        let Some((name, reply, least, most)) = command(code) else {
+            return Err(Malformed("a command of no known number"));
+        };
         if !(least..=most).contains(&header.len) {
             return Err(Malformed("a command of no length that it can have"));
         }
@@ -171,14 +173,15 @@ impl Mysql {
                 let id = cursor.u32_le()?;
                 let known = self.statements.get(&id).map(|statement| &statement.sql);
                 if let Some(sql) = known.or(self.newest.as_ref().filter(|_| id == NEWEST)) {
-                    message.target = sql.text.as_ref().to_owned();
+                    message.target.push_str(&sql.text);
                     if sql.cut {
                         message.warnings.push(sql::CUT.into());
                     }
                 }
                 statement = Some(id);
                 if cx.detail() {
-                    message.detail = if code == STMT_EXECUTE { self.execution(id, cursor) } else { self.bulk(id, cursor) }?;
+                    message.detail =
+                        if code == STMT_EXECUTE { self.execution(id, cursor) } else { self.bulk(id, cursor) }?;
                 }
                 if let Some(known) = self.statements.get_mut(&id) {
                     known.sent.clear();
@@ -258,7 +261,8 @@ impl Mysql {
         ];
         let Some(statement) = self.statements.get_mut(&id) else {
             if !cursor.is_empty() {
-                fields.push(("parameters".into(), text::body(cursor.rest(), cursor.remaining() as u64)));
+                // How many there are and of which types is not known.
+                fields.push(("parameters".into(), text::hex(cursor.rest()).into()));
             }
             return Ok(Value::Map(fields));
         };

@@ -3,9 +3,7 @@
 use super::commands::Reply;
 use super::compression::Framing;
 use super::packet::{self, Header};
-use super::{
-    Awaited, Cursor, Cx, Malformed, Message, Mysql, Short, Switch, Text, Value, text,
-};
+use super::{Awaited, Cursor, Cx, Malformed, Message, Mysql, Short, Switch, Text, Value, text};
 use crate::entry::Direction;
 use crate::fields;
 
@@ -147,7 +145,7 @@ impl Mysql {
                     "auth_plugin_name" => text::value(greeting.plugin),
                 };
             }
-        } else if payload.first() == Some(&packet::ERR) && !self.logged_in && cx.start() {
+        } else if payload.first() == Some(&packet::ERR) && !self.logged_in && self.offered.is_none() && cx.start() {
             // The server does not want the client, and says so without being asked.
             let (code, ..) = packet::error(payload)?;
             let mut message = Message::one_way(Direction::ToClient, "Login", String::new(), cx);

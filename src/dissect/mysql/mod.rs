@@ -25,8 +25,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::{
-    Cursor, Cx, Dissector, Malformed, Message, Probe, Progress, Protocol, Recover, Role, Short, Switch, Transport, Verdict,
-    sql, text,
+    Cursor, Cx, Dissector, Malformed, Message, Probe, Progress, Protocol, Recover, Role, Short, Switch, Transport,
+    Verdict, sql, text,
 };
 use crate::entry::{Direction, Text, Value};
 use answers::Answer;
@@ -192,9 +192,9 @@ impl Mysql {
                 Err(more) => return Ok(Progress::Need(more)),
             };
             let switch = match direction {
-                Direction::ToServer => self.from_client(header, payload, cx)?,
+                Direction::ToServer => self.client_packet(header, payload, cx)?,
                 Direction::ToClient => {
-                    self.from_server(header, payload, cx)?;
+                    self.server_packet(header, payload, cx)?;
                     None
                 }
             };

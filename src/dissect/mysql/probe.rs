@@ -129,7 +129,13 @@ pub(super) fn packets(probe: &Probe<'_>) -> Verdict {
             Direction::ToClient if std::mem::take(&mut announced) => {
                 if is_definition(seen) || seen.len() < 4 && whole.is_none() { Verdict::Yes } else { Verdict::No }
             }
-            Direction::ToClient if continues => if header.len == 0 { Verdict::No } else { Verdict::Maybe },
+            Direction::ToClient if continues => {
+                if header.len == 0 {
+                    Verdict::No
+                } else {
+                    Verdict::Maybe
+                }
+            }
             Direction::ToClient => {
                 announced = header.sequence == 1 && header.len <= 2 && seen.first().is_some_and(|count| *count > 0);
                 if announced { Verdict::More } else { of_server(header, seen, whole.is_some()) }
@@ -176,7 +182,9 @@ fn of_client(header: Header, payload: &[u8], whole: bool) -> Verdict {
             (_, true) => Verdict::More,
             // A beginning that is too short, or attributes before the text.
             _ if !whole && text.len() < MIN_BEGINNING => Verdict::More,
-            _ if rest.first().is_some_and(|count| (1..0x20).contains(count)) && rest.get(1) == Some(&1) => Verdict::Maybe,
+            _ if rest.first().is_some_and(|count| (1..0x20).contains(count)) && rest.get(1) == Some(&1) => {
+                Verdict::Maybe
+            }
             _ => Verdict::No,
         };
     }
@@ -188,7 +196,13 @@ fn of_client(header: Header, payload: &[u8], whole: bool) -> Verdict {
             };
             if flags < 0x20 && iterations == 1 { Verdict::Yes } else { Verdict::No }
         }
-        commands::INIT_DB | 0x05 | 0x06 if whole => if commands::is_name(rest) { Verdict::Maybe } else { Verdict::No },
+        commands::INIT_DB | 0x05 | 0x06 if whole => {
+            if commands::is_name(rest) {
+                Verdict::Maybe
+            } else {
+                Verdict::No
+            }
+        }
         commands::CHANGE_USER => {
             let user = rest.split(|byte| *byte == 0).next().unwrap_or_default();
             if user.is_empty() || sql::is_text(user) { Verdict::Maybe } else { Verdict::No }
@@ -200,11 +214,19 @@ fn of_client(header: Header, payload: &[u8], whole: bool) -> Verdict {
 fn of_server(header: Header, payload: &[u8], whole: bool) -> Verdict {
     let sure = |is: bool| if is { Verdict::Yes } else { Verdict::No };
     match payload.first() {
-        None => if header.len == 0 { Verdict::No } else { Verdict::More },
+        None => {
+            if header.len == 0 {
+                Verdict::No
+            } else {
+                Verdict::More
+            }
+        }
         Some(_) if !whole && payload.len() < 12 => Verdict::More,
         Some(&ERR) => sure(header.len < 4096 && is_error(payload)),
         Some(&EOF) if header.len == 5 => Verdict::Maybe,
-        Some(&LOCAL_INFILE) if header.sequence == 1 && sql::is_text(payload.get(1..).unwrap_or_default()) => Verdict::Maybe,
+        Some(&LOCAL_INFILE) if header.sequence == 1 && sql::is_text(payload.get(1..).unwrap_or_default()) => {
+            Verdict::Maybe
+        }
         // A prepared statement.
         Some(&OK) if header.len == 12 && payload.get(9) == Some(&0) && header.sequence == 1 => Verdict::Maybe,
         Some(&(OK | EOF)) if answers::is_okay(payload, header.len) => {
@@ -232,7 +254,9 @@ mod tests {
     fn a_greeting_is_proof() {
         let greeting = b"\x36\0\0\0\x0a5.7.1\0\x01\0\0\0abcdefgh\0\xff\xf7\x08\x02\0\xff\x81\x15\0\0\0\0\0\0\0\0\0\0\
             ijklmnopqrst\0mysql_n";
-        assert_eq!(verdict(Direction::ToClient, true, greeting), Verdict::More);
+        assert_eq!(verdict(Direction::ToClient, true, greeting), Verdict::Yes);
+        assert_eq!(verdict(Direction::ToClient, true, greeting.get(..40).unwrap_or_default()), Verdict::More);
+        assert_eq!(verdict(Direction::ToServer, true, greeting), Verdict::No);
         assert_eq!(verdict(Direction::ToClient, true, b"\x36\0\0\0\x09"), Verdict::No);
         assert_eq!(verdict(Direction::ToClient, true, b"HTTP/1.1 200 OK\r\n"), Verdict::No);
     }
@@ -245,7 +269,8 @@ mod tests {
         assert_eq!(client(b"\x01\0\0\0\x0e"), Verdict::Maybe);
         assert_eq!(client(b"\x01\0\0\0\x0e\x01\0\0\0\x01"), Verdict::Maybe);
         assert_eq!(client(b"\x01\0\0\0\x7e"), Verdict::No);
-        assert_eq!(client(b"\x09\0\0\x01\x03SELECT 1"), Verdict::No);
+        assert_eq!(client(b"\x09\0\0\x01\x03SELECT 1"), Verdict::More);
+        assert_eq!(client(b"\x02\0\0\x02ab\0\0\0\x03\x09\0\0\0\x03SELECT 1"), Verdict::Yes);
         assert_eq!(client(b"GET / HTTP/1.1\r\n\r\n"), Verdict::No);
     }
 

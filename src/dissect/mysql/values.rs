@@ -1,5 +1,7 @@
 //! Columns and their values, as text and binary.
 
+use std::fmt::Write;
+
 use super::{Cursor, Short, Value, packet, text};
 use crate::fields;
 
@@ -167,10 +169,10 @@ fn date(cursor: &mut Cursor<'_>) -> Result<String, Short> {
     let mut shown = format!("{year:04}-{month:02}-{day:02}");
     if len >= 7 {
         let (hour, minute, second) = (cursor.u8()?, cursor.u8()?, cursor.u8()?);
-        shown += &format!(" {hour:02}:{minute:02}:{second:02}");
+        let _ = write!(shown, " {hour:02}:{minute:02}:{second:02}");
     }
     if len >= 11 {
-        shown += &format!(".{:06}", cursor.u32_le()?);
+        let _ = write!(shown, ".{:06}", cursor.u32_le()?);
     }
     Ok(shown)
 }
@@ -185,7 +187,7 @@ fn time(cursor: &mut Cursor<'_>) -> Result<String, Short> {
     let sign = if negative == 1 { "-" } else { "" };
     let mut shown = format!("{sign}{:02}:{minutes:02}:{seconds:02}", u64::from(days) * 24 + u64::from(hours));
     if len >= 12 {
-        shown += &format!(".{:06}", cursor.u32_le()?);
+        let _ = write!(shown, ".{:06}", cursor.u32_le()?);
     }
     Ok(shown)
 }

@@ -424,7 +424,9 @@ impl Postgresql {
         {
             let list = answer.rest.iter_mut().find(|(field, _)| *field == name);
             match (list, value) {
-                (Some((_, Value::List(list))), Value::List(mut more)) if list.len() < MAX_RESULTS => list.append(&mut more),
+                (Some((_, Value::List(list))), Value::List(mut more)) if list.len() < MAX_RESULTS => {
+                    list.append(&mut more);
+                }
                 (Some((_, Value::Map(map))), Value::Map(mut more)) if map.len() < MAX_RESULTS => map.append(&mut more),
                 (None, value) => answer.rest.push((name.into(), value)),
                 _ => {}

@@ -224,8 +224,7 @@ fn of_server(header: Header, body: &[u8], whole: bool) -> Result<Verdict, Short>
         b'R' => {
             let code = cursor.u32()?;
             match (code, header.body) {
-                (0 | 2 | 7 | 9, 4) | (3, 4) | (5, 8) => Verdict::Yes,
-                (8 | 10..=12, 5..) => Verdict::Yes,
+                (0 | 2 | 3 | 7 | 9, 4) | (5, 8) | (8 | 10..=12, 5..) => Verdict::Yes,
                 (13..=20, _) => Verdict::Maybe,
                 _ => Verdict::No,
             }

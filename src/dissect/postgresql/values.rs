@@ -1,6 +1,8 @@
 //! Parameters and columns: their types, and their values in text and binary format.
 
-use super::{Cursor, Text, Value, text};
+use std::fmt::Write;
+
+use super::{Cursor, Text, Value, sql, text};
 use crate::dissect::Short;
 use crate::entry::Timestamp;
 use crate::fields;
@@ -168,9 +170,13 @@ pub(super) fn columns(body: &[u8]) -> (Vec<Column>, Vec<Value>) {
 /// A value of a type, as text or binary.
 fn decode(oid: u32, binary: bool, bytes: &[u8]) -> Value {
     let decoded = if binary { decode_binary(oid, bytes) } else { None };
-    decoded.unwrap_or_else(|| match std::str::from_utf8(bytes) {
-        Ok(_) if !bytes.contains(&0) => text::value(bytes),
-        _ => text::body(bytes, bytes.len() as u64),
+    decoded.unwrap_or_else(|| {
+        if binary && !sql::is_text(bytes) && !bytes.is_empty() {
+            // As PostgreSQL itself writes bytes.
+            format!("\\x{}", text::hex(bytes)).into()
+        } else {
+            text::value(bytes)
+        }
     })
 }
 
@@ -198,7 +204,6 @@ fn decode_binary(oid: u32, bytes: &[u8]) -> Option<Value> {
             parts.join("-").into()
         }
         (3802, 1..) if cursor.u8() == Ok(1) => text::value(cursor.rest()),
-        (17, _) => text::body(bytes, bytes.len() as u64),
         _ => return None,
     };
     Some(value)
@@ -228,11 +233,11 @@ fn numeric(cursor: &mut Cursor<'_>) -> Result<Option<String>, Short> {
     let digits = (0..count).map(|_| cursor.u16()).collect::<Result<Vec<_>, _>>()?;
     let mut number = String::new();
     for index in 0..whole {
-        number.push_str(&format!("{:04}", digits.get(index).copied().unwrap_or(0)));
+        let _ = write!(number, "{:04}", digits.get(index).copied().unwrap_or(0));
     }
     let mut fraction = "0000".repeat(leading.min(MAX_DIGITS));
     for digit in digits.iter().skip(whole) {
-        fraction.push_str(&format!("{digit:04}"));
+        let _ = write!(fraction, "{digit:04}");
     }
     let integer = number.trim_start_matches('0');
     let mut result = String::from(if sign == 0x4000 { "-" } else { "" });
@@ -278,7 +283,9 @@ mod tests {
         assert_eq!(decode(23, true, &[0xff, 0xff, 0xff, 0xfe]), Value::Int(-2));
         assert_eq!(decode(1082, true, &[0, 0, 0, 1]), "2000-01-02".into());
         assert_eq!(decode(1114, true, &0i64.to_be_bytes()), "2000-01-01T00:00:00.000000".into());
-        assert_eq!(decode(1114, true, &i64::MAX.to_be_bytes()), text::body(&i64::MAX.to_be_bytes(), 8));
+        assert_eq!(decode(1114, true, &i64::MAX.to_be_bytes()), "\\x7fffffffffffffff".into());
+        assert_eq!(decode(17, true, b"\0\x01"), "\\x0001".into());
+        assert_eq!(decode(17, true, b"text"), "text".into());
         assert_eq!(decode(3802, true, b"\x01{}"), "{}".into());
         let uuid = decode(2950, true, &[0x11; 16]);
         assert_eq!(uuid, "11111111-1111-1111-1111-111111111111".to_owned().into());

@@ -11,6 +11,8 @@ const MAX_LARGE: usize = 0x3fff_ffff;
 const MAX_SMALL: usize = 30_000;
 /// The largest answer to a request for authentication.
 const MAX_PASSWORD: usize = 65_535;
+/// The longest key that a query can be cancelled with.
+const MAX_KEY: usize = 256;
 /// The largest description of parameters: a count and 65,535 types.
 const MAX_PARAMETERS: usize = 2 + 4 * 65_535;
 
@@ -36,30 +38,33 @@ impl Header {
 
     /// True if there is such a message in that direction, and it can be so long.
     pub(super) fn is_valid(self, direction: Direction) -> bool {
-        let (least, most) = match (direction, self.tag) {
-            (Direction::ToServer, b'Q') => (1, MAX_LARGE),
-            (Direction::ToServer, b'P') => (4, MAX_LARGE),
-            (Direction::ToServer, b'B') => (8, MAX_LARGE),
-            (Direction::ToServer, b'F') => (10, MAX_LARGE),
-            (_, b'd') => (0, MAX_LARGE),
-            (Direction::ToServer, b'D' | b'C') => (2, MAX_SMALL),
-            (Direction::ToServer, b'E') => (5, MAX_SMALL),
-            (Direction::ToServer, b'f') => (1, MAX_SMALL),
-            (Direction::ToServer, b'p') => (0, MAX_PASSWORD),
-            (Direction::ToServer, b'S' | b'H' | b'X') | (_, b'c') => (0, 0),
-            (Direction::ToClient, b'1' | b'2' | b'3' | b'n' | b's' | b'I') => (0, 0),
-            (Direction::ToClient, b'Z') => (1, 1),
-            (Direction::ToClient, b'T' | b'D') => (2, MAX_LARGE),
-            (Direction::ToClient, b'E' | b'N') => (1, MAX_LARGE),
-            (Direction::ToClient, b'V') => (4, MAX_LARGE),
-            (Direction::ToClient, b'A') => (6, MAX_LARGE),
-            (Direction::ToClient, b't') => (2, MAX_PARAMETERS),
-            (Direction::ToClient, b'C') => (1, MAX_SMALL),
-            (Direction::ToClient, b'G' | b'H' | b'W') => (3, MAX_SMALL),
-            (Direction::ToClient, b'K') => (8, 4 + 256),
-            (Direction::ToClient, b'S') => (2, MAX_SMALL),
-            (Direction::ToClient, b'R') => (4, MAX_SMALL),
-            (Direction::ToClient, b'v') => (8, MAX_SMALL),
+        let client = direction == Direction::ToServer;
+        let (least, most) = match self.tag {
+            b'd' => (0, MAX_LARGE),
+            b'c' => (0, 0),
+            b'S' | b'H' | b'X' if client => (0, 0),
+            b'Q' if client => (1, MAX_LARGE),
+            b'P' if client => (4, MAX_LARGE),
+            b'B' if client => (8, MAX_LARGE),
+            b'F' if client => (10, MAX_LARGE),
+            b'D' | b'C' if client => (2, MAX_SMALL),
+            b'E' if client => (5, MAX_SMALL),
+            b'f' if client => (1, MAX_SMALL),
+            b'p' if client => (0, MAX_PASSWORD),
+            _ if client => return false,
+            b'1' | b'2' | b'3' | b'n' | b's' | b'I' => (0, 0),
+            b'Z' => (1, 1),
+            b'E' | b'N' => (1, MAX_LARGE),
+            b'T' | b'D' => (2, MAX_LARGE),
+            b'V' => (4, MAX_LARGE),
+            b'A' => (6, MAX_LARGE),
+            b't' => (2, MAX_PARAMETERS),
+            b'C' => (1, MAX_SMALL),
+            b'S' => (2, MAX_SMALL),
+            b'G' | b'H' | b'W' => (3, MAX_SMALL),
+            b'R' => (4, MAX_SMALL),
+            b'v' => (8, MAX_SMALL),
+            b'K' => (8, 4 + MAX_KEY),
             _ => return false,
         };
         (least..=most).contains(&self.body)
