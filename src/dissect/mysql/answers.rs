@@ -240,6 +240,14 @@ impl Mysql {
         if first == Some(ERR) && matches!(packet::error(payload), Ok((packet::PROGRESS, ..))) {
             return Ok(());
         }
+        // Rows are most of what servers send.
+        if let Some(answer) = self.answer.as_mut().filter(|answer| answer.phase == Phase::Rows)
+            && !matches!(first, Some(EOF | ERR) | None)
+        {
+            answer.message.bytes += header.total() as u64;
+            answer.row(payload, cx);
+            return Ok(());
+        }
         if self.answer.is_none() && self.lost && header.sequence != awaited.sequence {
             return Ok(());
         }

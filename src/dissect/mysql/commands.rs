@@ -97,6 +97,8 @@ const NEWEST: u32 = 0xffff_ffff;
 const MAX_LOGIN: usize = 16 << 10;
 /// What may stand before the text of a statement: its attributes.
 const MAX_ATTRIBUTES: usize = 4 << 10;
+/// The most attributes of a query of which it is not known that it has some.
+const MAX_GUESSED: u8 = 0x1f;
 /// The most bytes of other commands that are looked at.
 const MAX_SEEN: usize = 4 << 10;
 /// The most parameters that are shown, and the most that are known to have been sent before.
@@ -221,11 +223,6 @@ impl Mysql {
 
     /// The attributes of a query, which are passed over.
     fn attributes(&self, cursor: &mut Cursor<'_>) -> Vec<Value> {
-        let has = match self.capabilities {
-            Some(_) => self.has(super::handshake::QUERY_ATTRIBUTES),
-            // No attributes, in one set: no statement begins so.
-            None => cursor.rest().starts_with(&[0, 1]),
-        };
         let before = *cursor;
         let parse = |cursor: &mut Cursor<'_>| {
             let (count, _sets) = (packet::count(cursor)?, packet::count(cursor)?);
@@ -235,19 +232,29 @@ impl Mysql {
             let count = usize::try_from(count).ok().filter(|count| *count <= MAX_PARAMETERS).ok_or(Short)?;
             parameters(cursor, count, true, &mut Vec::new(), &[])
         };
-        if !has {
-            return Vec::new();
+        let may = match self.capabilities {
+            Some(_) => self.has(super::handshake::QUERY_ATTRIBUTES),
+            // So many attributes, in one set: no statement begins so.
+            None => matches!(cursor.rest(), [0..=MAX_GUESSED, 1, ..]),
+        };
+        match parse(cursor) {
+            Ok(attributes)
+                if may
+                    && (self.capabilities.is_some() || attributes.is_empty() || sql::is_statement(cursor.rest())) =>
+            {
+                attributes
+            }
+            _ => {
+                *cursor = before;
+                Vec::new()
+            }
         }
-        parse(cursor).unwrap_or_else(|_| {
-            *cursor = before;
-            Vec::new()
-        })
     }
 
     /// What is executed, with which parameters.
     fn execution(&mut self, id: u32, mut cursor: Cursor<'_>) -> Result<Value, Malformed> {
         let (flags, iterations) = (cursor.u8()?, cursor.u32_le()?);
-        let attributes = self.has(super::handshake::QUERY_ATTRIBUTES);
+        let attributes = self.has(super::handshake::QUERY_ATTRIBUTES) || flags & PARAMETER_COUNT_AVAILABLE != 0;
         let cursor_type = match flags & 7 {
             0 => "no_cursor",
             1 => "read_only",
@@ -267,7 +274,7 @@ impl Mysql {
             return Ok(Value::Map(fields));
         };
         let mut count = usize::from(statement.parameters);
-        if attributes && flags & PARAMETER_COUNT_AVAILABLE != 0 {
+        if flags & PARAMETER_COUNT_AVAILABLE != 0 {
             count = usize::try_from(packet::count(&mut cursor)?).unwrap_or(usize::MAX);
         }
         if (1..=MAX_PARAMETERS).contains(&count) {

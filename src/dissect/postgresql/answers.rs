@@ -230,8 +230,10 @@ impl Postgresql {
             && let Some(columns) = statement.columns.get()
         {
             let binary =
-                |(index, column): (usize, &Column)| Column { binary: values::format(formats, index), ..*column };
+                |(index, column): (usize, &Column)| Column { binary: values::format(formats, index), ..column.clone() };
             answer.columns = columns.iter().enumerate().map(binary).collect();
+            let names = answer.columns.iter().map(|column| Value::from(column.name.to_string()));
+            answer.fields.push(("columns".into(), names.collect::<Vec<_>>().into()));
         }
         Some(answer)
     }

@@ -108,6 +108,7 @@ impl Postgresql {
             Err(Short) if header.body > body.len() => (cursor.rest(), true),
             Err(Short) => return Err(Malformed("a statement without its end")),
         };
+        let cut = cut || query.len() > sql::MAX_SQL;
         let query = query.get(..sql::MAX_SQL).unwrap_or(query);
         let types: Vec<u32> = if cx.detail() && !cut {
             let count = usize::from(cursor.u16()?).min(MAX_TYPES);

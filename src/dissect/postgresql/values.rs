@@ -1,6 +1,7 @@
 //! Parameters and columns: their types, and their values in text and binary format.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use super::{Cursor, Text, Value, sql, text};
 use crate::dissect::Short;
@@ -20,6 +21,7 @@ const DAY: i64 = 86_400_000_000;
 /// A column of a result.
 #[derive(Clone, Debug)]
 pub(super) struct Column {
+    pub(super) name: Arc<str>,
     pub(super) oid: u32,
     pub(super) binary: bool,
 }
@@ -151,7 +153,7 @@ pub(super) fn columns(body: &[u8]) -> (Vec<Column>, Vec<Value>) {
             let (table, attribute) = (cursor.u32()?, cursor.i16()?);
             let oid = cursor.u32()?;
             let (size, modifier, format) = (cursor.i16()?, cursor.i32()?, cursor.i16()?);
-            columns.push(Column { oid, binary: format == 1 });
+            columns.push(Column { name: text::printable(name).into(), oid, binary: format == 1 });
             details.push(fields! {
                 "name" => text::value(name),
                 "table_oid" => table,
