@@ -109,6 +109,8 @@ pub(super) fn packets(probe: &Probe<'_>) -> Verdict {
     let mut rest = probe.data;
     let mut best = Verdict::More;
     let mut before: Option<Header> = None;
+    // It begins with what belongs to an earlier command: bytes of others can look so too.
+    let mut late = false;
     // A number of columns, whose definitions have to follow.
     let mut announced = false;
     for looked_at in 0..MAX_LOOKED_AT {
@@ -120,8 +122,10 @@ pub(super) fn packets(probe: &Probe<'_>) -> Verdict {
         let verdict = match probe.direction {
             Direction::ToServer if header.sequence != 0 => {
                 // The rest of a long command, or what goes with one: proof of nothing, unless a command comes behind it.
+                late |= before.is_none();
                 if continues || before.is_none() && whole.is_some() { Verdict::More } else { Verdict::No }
             }
+            Direction::ToServer if late => of_client(header, seen, whole.is_some()).min(Verdict::Maybe),
             Direction::ToServer => of_client(header, seen, whole.is_some()),
             Direction::ToClient if header.sequence == 0 && before.is_none() => Verdict::No,
             // An answer begins anew with 1, else packets are numbered on.
@@ -270,7 +274,7 @@ mod tests {
         assert_eq!(client(b"\x01\0\0\0\x0e\x01\0\0\0\x01"), Verdict::Maybe);
         assert_eq!(client(b"\x01\0\0\0\x7e"), Verdict::No);
         assert_eq!(client(b"\x09\0\0\x01\x03SELECT 1"), Verdict::More);
-        assert_eq!(client(b"\x02\0\0\x02ab\0\0\0\x03\x09\0\0\0\x03SELECT 1"), Verdict::Yes);
+        assert_eq!(client(b"\x02\0\0\x02ab\0\0\0\x03\x09\0\0\0\x03SELECT 1"), Verdict::Maybe);
         assert_eq!(client(b"GET / HTTP/1.1\r\n\r\n"), Verdict::No);
     }
 
