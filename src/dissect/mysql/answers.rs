@@ -462,8 +462,8 @@ impl Mysql {
             Some(&ERR) => answer.fail(payload, cx),
             Some(&OK) => {
                 let step = answer.succeed(payload, header, self.has(SESSION_TRACK), cx);
-                if self.framing == Framing::Unknown {
-                    let compressed = self.has(COMPRESS | ZSTD);
+                let compressed = self.has(COMPRESS | ZSTD);
+                if self.framing == Framing::Unknown && (!compressed || self.offered.is_some()) {
                     self.framing = if compressed { Framing::Compressed } else { Framing::Plain };
                 }
                 step.map(|_| Step::Done)

@@ -216,9 +216,9 @@ impl Mysql {
             || self.awaited.front().is_some_and(|awaited| awaited.reply == Reply::Login && self.capabilities.is_some())
     }
 
-    /// The login has not been answered, and what follows it is going to be compressed.
-    pub(super) fn login_unanswered(&self) -> bool {
-        self.has(COMPRESS | ZSTD) && self.awaited.front().is_some_and(|awaited| awaited.reply == Reply::Login)
+    /// The client has sent a login after which it wants to compress.
+    pub(super) fn wants_compression(&self) -> bool {
+        self.logged_in && self.has(COMPRESS | ZSTD)
     }
 }
 

@@ -237,8 +237,8 @@ impl Dissector for Mysql {
             }
         }
         if self.framing == Framing::Unknown {
-            // A login is never compressed.
-            let may = !cx.start() || direction == Direction::ToServer && self.login_unanswered();
+            // A login is never compressed; what follows may be, if the client wants it and what the server offers is not known.
+            let may = !cx.start() || direction == Direction::ToServer && self.wants_compression();
             if may && compression::is_compressed(bytes, direction) {
                 self.framing = Framing::Compressed;
             } else if !cx.start() && !self.is_logging_in() {
