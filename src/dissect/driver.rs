@@ -15,8 +15,11 @@ use crate::flow::reassembly::Stamp;
 const MAX_BUFFER: usize = 16 << 20;
 /// The most bytes of one direction that detection looks at before it gives up.
 const MAX_PROBE: usize = 4096;
-/// How many chunks of a flow may start with bytes of no protocol before the flow is left alone.
+/// How many chunks of each direction may start with bytes of no protocol before the flow is left alone: one that was joined
+/// amid a large answer is recognised by the next request.
 const MAX_TRIES: u16 = 16;
+/// How many times as many they may be in one direction while the other has said little.
+const ALONE: u16 = 8;
 /// How many more they may be if a protocol of the flow's port asks for them: the capture may have begun in a large message.
 const PATIENCE: u16 = 32;
 
@@ -56,8 +59,14 @@ pub struct Driver {
 }
 
 enum State {
-    Probing { tries: u16 },
-    Dissecting { protocol: &'static Protocol, dissector: Box<dyn Dissector> },
+    /// How many chunks of each direction were of no protocol, times their weight.
+    Probing {
+        tries: [u16; 2],
+    },
+    Dissecting {
+        protocol: &'static Protocol,
+        dissector: Box<dyn Dissector>,
+    },
     Ignoring,
 }
 
@@ -144,7 +153,7 @@ impl Driver {
     pub fn new(flow: Delivery, options: &Options) -> Self {
         let state = match options.decode_as.iter().find(|(port, _)| *port == flow.port) {
             Some((_, protocol)) => State::Dissecting { protocol, dissector: (protocol.new)() },
-            None => State::Probing { tries: 0 },
+            None => State::Probing { tries: [0; 2] },
         };
         Self {
             flow,
@@ -295,10 +304,10 @@ impl Driver {
             }
             Detected::More { .. } if stream.buffer.len() < MAX_PROBE => {}
             Detected::More { .. } | Detected::No => {
-                *tries += if matches!(detected, Detected::More { hinted: true }) { 1 } else { PATIENCE };
+                let weight = if matches!(detected, Detected::More { hinted: true }) { 1 } else { PATIENCE };
                 stream.clear();
                 self.flow.start = false;
-                if *tries >= MAX_TRIES * PATIENCE {
+                if is_hopeless(tries, direction, weight) {
                     other.clear();
                     self.outcome.unknown = true;
                     self.state = State::Ignoring;
@@ -399,7 +408,7 @@ impl Driver {
         match to {
             Switch::Detect => {
                 self.flow.start = true;
-                self.state = State::Probing { tries: 0 };
+                self.state = State::Probing { tries: [0; 2] };
                 for direction in [Direction::ToServer, Direction::ToClient] {
                     let waits = self.streams.get(direction.index()).is_some_and(|stream| !stream.buffer.is_empty());
                     if waits && matches!(self.state, State::Probing { .. }) {
@@ -445,9 +454,8 @@ impl Driver {
                     self.dissect_datagram(direction, bytes, stamp, options, out);
                 }
                 Detected::More { .. } | Detected::No => {
-                    *tries += 1;
                     self.outcome.unknown = true;
-                    if *tries >= MAX_TRIES {
+                    if is_hopeless(tries, direction, PATIENCE) {
                         self.state = State::Ignoring;
                     }
                 }
@@ -549,6 +557,15 @@ fn context<'a>(
         cut: false,
         out,
     }
+}
+
+/// Counts one more chunk of no protocol; true if there is no reason to look at another.
+fn is_hopeless(tries: &mut [u16; 2], direction: Direction, weight: u16) -> bool {
+    if let Some(tries) = tries.get_mut(direction.index()) {
+        *tries += weight;
+    }
+    let most = MAX_TRIES * PATIENCE;
+    tries.iter().all(|tries| *tries >= most) || tries.iter().any(|tries| *tries >= ALONE * most)
 }
 
 /// The stream of a direction, and the other.

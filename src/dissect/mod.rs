@@ -23,12 +23,15 @@ mod memcached;
 mod message;
 mod mongodb;
 mod mqtt;
+mod mysql;
 mod nats;
 mod pair;
+mod postgresql;
 mod quic;
 mod radius;
 mod redis;
 mod snappy;
+mod sql;
 pub mod text;
 pub mod tls;
 mod websocket;
@@ -59,7 +62,9 @@ pub static PROTOCOLS: &[&Protocol] = &[
     &memcached::PROTOCOL,
     &mongodb::PROTOCOL,
     &mqtt::PROTOCOL,
+    &mysql::PROTOCOL,
     &nats::PROTOCOL,
+    &postgresql::PROTOCOL,
     &quic::PROTOCOL,
     &radius::PROTOCOL,
     &redis::PROTOCOL,
