@@ -2,131 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-use tokio::sync::mpsc::Receiver;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-
-use kubectl_sniff::capture::Note;
+use kubectl_sniff::cluster::Event;
 use kubectl_sniff::cluster::flags::{Connection, Options, PullPolicy, Select};
-use kubectl_sniff::cluster::{self, Cluster, Event, Names, Selection, Stop};
 use kubectl_sniff::pipeline::Resolve;
+use serde_json::{Value, json};
 
-use crate::support::cluster::{PATIENCE, Place, kubeconfig, soon};
-
-impl Place {
-    fn select(&self, pods: &str) -> Select {
-        Select {
-            pods: Some(pods.to_owned()),
-            namespace: vec![self.namespace.clone()],
-            max_targets: 100,
-            ..Select::default()
-        }
-    }
-
-    async fn run(&self, pods: &str) -> Run {
-        Run::start(&Connection::default(), &self.select(pods), options()).await
-    }
-}
-
-fn options() -> Options {
-    Options { buffer: 4 << 20, start_timeout: PATIENCE, ..Options::default() }
-}
-
-/// A session, with what it has told so far.
-struct Run {
-    events: Receiver<Event>,
-    stop: watch::Sender<bool>,
-    task: JoinHandle<Result<(), cluster::Error>>,
-    /// What it told, but for batches.
-    told: Vec<String>,
-    /// Numbers of the packets that came.
-    ids: Vec<u64>,
-    /// How often an agent said hello.
-    connections: usize,
-    names: std::sync::Arc<Names>,
-}
-
-impl Run {
-    async fn start(connection: &Connection, select: &Select, options: Options) -> Self {
-        let connection = Connection {
-            kubeconfig: Some(kubeconfig().to_owned()),
-            request_timeout: Duration::from_secs(30),
-            ..connection.clone()
-        };
-        let cluster = Cluster::connect(&connection).await.expect("a cluster");
-        let selection = Selection::new(select, cluster.namespace()).expect("a selection");
-        let (sender, events) = tokio::sync::mpsc::channel(16);
-        let names = Names::watch(&cluster, selection.namespaces(), &sender);
-        let (stop, stopped) = Stop::new();
-        let task = tokio::spawn(async move { cluster::run(&cluster, selection, options, sender, stopped).await });
-        Self { events, stop, task, told: Vec::new(), ids: Vec::new(), connections: 0, names }
-    }
-
-    /// Waits for an event, and returns what `wanted` makes of it.
-    async fn until<T>(&mut self, what: &str, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        loop {
-            let event = tokio::time::timeout_at(deadline, self.events.recv()).await;
-            let Ok(Some(event)) = event else { panic!("no {what}; told: {:#?}", self.told) };
-            let found = wanted(&event);
-            match event {
-                Event::Batch { batch, .. } => {
-                    self.ids.extend(batch.frames.iter().filter_map(|frame| frame.id));
-                    self.connections += batch.notes.iter().filter(|note| matches!(note, Note::Hello(_))).count();
-                }
-                other => self.told.push(format!("{other:?}")),
-            }
-            if let Some(found) = found {
-                return found;
-            }
-        }
-    }
-
-    async fn attached(&mut self) -> (String, bool) {
-        self.until("agent that streams", |event| match event {
-            Event::Attached { container, reused, .. } => Some((container.clone(), *reused)),
-            _ => None,
-        })
-        .await
-    }
-
-    async fn packets(&mut self, count: usize) {
-        let mut seen = 0;
-        self.until("packets", |event| {
-            if let Event::Batch { batch, .. } = event {
-                seen += batch.frames.len();
-            }
-            (seen >= count).then_some(())
-        })
-        .await;
-    }
-
-    async fn failed(&mut self) -> (String, Option<String>) {
-        self.until("failure", |event| match event {
-            Event::Failed { error, .. } => Some((error.message.clone(), error.hint.clone())),
-            _ => None,
-        })
-        .await
-    }
-
-    async fn left(&mut self) -> String {
-        self.until("pod that leaves", |event| match event {
-            Event::Left { reason, .. } => Some(reason.clone()),
-            _ => None,
-        })
-        .await
-    }
-
-    /// Stops it; returns how long that took.
-    async fn stop(mut self) -> Duration {
-        let since = Instant::now();
-        self.stop.send_replace(true);
-        while self.events.recv().await.is_some() {}
-        self.task.await.expect("no panic").expect("no error");
-        since.elapsed()
-    }
-}
+use crate::support::cluster::{PATIENCE, Place, soon};
+use crate::support::run::{Run, options};
 
 fn assert_consecutive(ids: &[u64]) {
     for pair in ids.windows(2) {

@@ -102,6 +102,9 @@ async fn every_request_that_a_client_counted_is_one_row_and_the_saved_capture_ha
     let capture = folder.path().join("out.pcap").display().to_string();
     let live = sniff(&["client|server", "-n", &place.namespace, "-o", "json", "--pcap", &capture]);
     live.says("+ ", 2);
+    // Another client of the same agents sees the same.
+    let other = sniff(&["client|server", "-n", &place.namespace, "-o", "json"]);
+    other.says("agent was there", 2);
     place.exec("client", "web", &["sh", "-c", ": >/tmp/go"]).await;
     let counted = soon("end of the client", || async {
         let count = place.exec("client", "web", &["cat", "/tmp/done"]).await;
@@ -114,8 +117,10 @@ async fn every_request_that_a_client_counted_is_one_row_and_the_saved_capture_ha
     assert_eq!(done.code(), Some(0), "{}", done.stderr);
     assert!(done.stderr.contains("0 dropped by kernel · 0 flushed · 0 gaps"), "{}", done.stderr);
 
+    other.prints("/?n=", REQUESTS);
     let entries = done.entries();
     let found = rows(&entries);
+    assert_eq!(rows(&other.interrupt().entries()), found);
     assert_eq!(found.len(), REQUESTS);
     assert_eq!(found.iter().find(|(_, count)| **count != 1), None);
     let named = entries.iter().find(|entry| entry["target"] == "/?n=0").unwrap();
@@ -141,7 +146,8 @@ fn tshark(capture: &Path) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_of_two_namespaces_and_two_nodes_come_and_go() {
-    let (one, two) = (Place::new("one", json!({})).await, Place::new("two", json!({})).await);
+    let one = Place::new("one", json!({})).await;
+    let two = one.another("two").await;
     let nodes: Api<Node> = Api::all(one.client.clone());
     let nodes: Vec<String> =
         nodes.list(&ListParams::default()).await.unwrap().iter().map(ResourceExt::name_any).collect();

@@ -12,6 +12,8 @@
 mod agent;
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(feature = "cli")]
+mod faults;
 mod golden;
 #[cfg(feature = "cli")]
 mod krew;

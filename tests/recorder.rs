@@ -41,7 +41,9 @@ async fn what_agents_recorded_before_anybody_came_is_dissected_later() {
     let listed = agents(&place);
     assert_eq!(listed.len(), 1, "{listed:?}");
     let agent = &listed[0];
-    assert_eq!((&agent["pod"], &agent["buffer"]["size"], &agent["drops"]), (&json!("web"), &json!(2 << 20), &json!(0)));
+    assert_eq!((&agent["pod"], &agent["drops"]), (&json!("web"), &json!(0)));
+    // Less the segment that is being flushed.
+    assert!(agent["buffer"]["size"].as_u64().is_some_and(|size| (3 << 19..=2 << 20).contains(&size)), "{agent}");
     assert!(agent["packets"].as_u64() > Some(20) && agent["span"].as_f64() > Some(1.0), "{agent}");
     assert!(agent["leaves"].as_u64().is_some_and(|left| (1100..=1200).contains(&left)), "{agent}");
 

@@ -7,8 +7,10 @@ use crate::capture::{Batch, Note};
 /// Where a stream is asked to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Start {
-    /// With the first packet of a new agent, or the oldest that it still has.
+    /// With the first packet of a new agent. Those that it no longer has are missing.
     All,
+    /// With the oldest packet that it still has.
+    Oldest,
     /// With the next packet.
     Now,
     /// With the packets of the last so many seconds.
@@ -35,6 +37,8 @@ pub(super) struct Ledger {
     boot: Option<String>,
     /// The number that is due; none as long as it is not known.
     next: Option<u64>,
+    /// The first packet that a new agent still had when it was connected to, until that is booked.
+    first: u64,
     /// For a session with a filter of its own.
     sieve: Option<Sieve>,
     /// Interfaces of this run that were handed on.
@@ -61,6 +65,8 @@ pub(super) struct Account {
 #[derive(Deserialize)]
 struct Hello {
     boot: String,
+    #[serde(default)]
+    first: u64,
     next: u64,
     #[serde(default)]
     filtered: bool,
@@ -77,7 +83,7 @@ struct End {
 
 impl Ledger {
     pub(super) fn new(start: Start) -> Self {
-        Self { start, boot: None, next: None, sieve: None, interfaces: 0, described: 0 }
+        Self { start, boot: None, next: None, first: 0, sieve: None, interfaces: 0, described: 0 }
     }
 
     /// Another agent has come: it is asked for all that it has.
@@ -121,6 +127,11 @@ impl Ledger {
                 Note::End(text) => end = Some(text.clone()),
                 _ => {}
             }
+        }
+        if let Some(count @ 1..) = std::mem::take(&mut self.first).checked_sub(1) {
+            // Under full load a new agent's buffer may be full before anybody is connected.
+            batch.notes.push(Note::Flushed { from: 1, count });
+            flushed.push((1, 1 + count));
         }
         self.introduce(batch);
         if let Some(sieve) = &mut self.sieve {
@@ -181,8 +192,9 @@ impl Ledger {
             // A new agent's: what it has flushed before anybody came is missing too.
             Start::All | Start::From(..) => Some(1),
             Start::Now => Some(hello.next),
-            Start::Since(_) => None,
+            Start::Oldest | Start::Since(_) => None,
         };
+        self.first = if self.next == Some(1) { hello.first } else { 0 };
         self.sieve = hello.filtered.then(|| Sieve { next: self.next.unwrap_or_default(), came: 0 });
         self.boot = Some(hello.boot);
         self.interfaces = 0;
@@ -284,7 +296,13 @@ mod tests {
 
     #[test]
     fn the_beginning_counts_from_where_it_was_asked_for() {
-        assert_eq!(lost(&mut greeted(Start::All, 5, 9), &[7], vec![]), 6);
+        assert_eq!(lost(&mut greeted(Start::All, 5, 9), &[7], vec![]), 2);
+        assert_eq!(lost(&mut greeted(Start::Oldest, 5, 9), &[5], vec![]), 0);
+        let mut ledger = Ledger::new(Start::All);
+        ledger.connect();
+        let mut first = batch(&[5, 6], vec![hello("a", 5, 7)]);
+        assert_eq!(ledger.book(&mut first).lost, 0);
+        assert!(first.notes.contains(&Note::Flushed { from: 1, count: 4 }));
         assert_eq!(lost(&mut greeted(Start::Now, 5, 9), &[9], vec![]), 0);
         assert_eq!(lost(&mut greeted(Start::Now, 5, 9), &[10], vec![]), 1);
         assert_eq!(lost(&mut greeted(Start::Since(60), 5, 9), &[8], vec![]), 0);

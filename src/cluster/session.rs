@@ -372,9 +372,10 @@ impl Task {
                 stop: self.stop.clone(),
                 ledger: Ledger::new(match (agent.reused, options.since) {
                     (true, Some(since)) => Start::Since(since.as_secs()),
-                    (true, None) if !options.looks_back() => Start::Now,
+                    (true, None) if options.looks_back() => Start::Oldest,
+                    (true, None) => Start::Now,
                     // What a new agent has captured until it is connected to is wanted too.
-                    _ => Start::All,
+                    (false, _) => Start::All,
                 }),
             });
             let since = Instant::now();

@@ -173,7 +173,7 @@ impl Stream<'_> {
         let (name, namespace) = (pod.name_any(), pod.namespace().unwrap_or_default());
         let mut command = vec![PROGRAM.to_owned(), "stream".to_owned(), format!("--heartbeat={AGENT_PATIENCE}")];
         match self.ledger.connect() {
-            Start::All => {}
+            Start::All | Start::Oldest => {}
             Start::Now => command.push("--now".to_owned()),
             Start::Since(seconds) => command.push(format!("--since={seconds}")),
             Start::From(number, boot) => command.extend([format!("--from={number}"), format!("--boot={boot}")]),

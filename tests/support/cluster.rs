@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -16,6 +16,7 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, Config, ResourceExt};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 /// How long anything may take that has no time of its own.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -44,19 +45,59 @@ pub fn kubeconfig() -> &'static Path {
     })
 }
 
+/// Breaks the test cluster, or mends it: `restart-apiserver`, `restart-kubelet N`, `link-down N`, `link-up N`.
+pub fn fault(words: &[&str]) {
+    assert!(
+        std::env::var_os("SNIFF_TEST_KUBECONFIG").is_none_or(|path| path.to_string_lossy().contains("sniff-cluster")),
+        "faults can be made in the cluster of tests/cluster only; unset SNIFF_TEST_KUBECONFIG"
+    );
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/cluster");
+    let output = Command::new(script).arg("fault").args(words).output().expect("tests/cluster/cluster runs");
+    assert!(output.status.success(), "fault {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// A namespace of one test, gone with it.
 pub struct Place {
     pub client: Client,
     pub namespace: String,
+    turn: Arc<Turn>,
+}
+
+/// Tests share the cluster, but for those that break it for a while.
+enum Turn {
+    Shared(#[allow(dead_code, reason = "it is held")] OwnedRwLockReadGuard<()>),
+    Alone(#[allow(dead_code, reason = "it is held")] OwnedRwLockWriteGuard<()>),
+}
+
+fn cluster_lock() -> Arc<RwLock<()>> {
+    static LOCK: OnceLock<Arc<RwLock<()>>> = OnceLock::new();
+    Arc::clone(LOCK.get_or_init(Arc::default))
 }
 
 impl Place {
+    /// A namespace in the cluster that others use too.
     pub async fn new(name: &str, labels: Value) -> Self {
+        let turn = Turn::Shared(cluster_lock().read_owned().await);
+        Self::with(name, labels, Arc::new(turn)).await
+    }
+
+    /// A namespace in the cluster while no other test uses it.
+    pub async fn alone(name: &str) -> Self {
+        let turn = Turn::Alone(cluster_lock().write_owned().await);
+        Self::with(name, json!({}), Arc::new(turn)).await
+    }
+
+    /// One more namespace for the same test.
+    pub async fn another(&self, name: &str) -> Self {
+        Self::with(name, json!({}), Arc::clone(&self.turn)).await
+    }
+
+    async fn with(name: &str, labels: Value, turn: Arc<Turn>) -> Self {
         let config = kube::config::Kubeconfig::read_from(kubeconfig()).expect("a kubeconfig");
         let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.expect("a cluster");
         let client = Client::try_from(config).expect("a client");
         let namespace = format!("sniff-test-{name}-{}", std::process::id());
-        let place = Self { client, namespace: namespace.clone() };
+        let place = Self { client, namespace: namespace.clone(), turn };
         place
             .apply(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}))
             .await;

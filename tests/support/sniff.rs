@@ -88,6 +88,11 @@ impl Sniff {
         }
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ctrl-C.
     pub fn interrupt(self) -> Done {
         let id = self.child.id().to_string();

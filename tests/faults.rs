@@ -1,0 +1,144 @@
+//! What breaks under a session, made for real: the numbers of the packets prove that nothing is lost or comes twice, or
+//! exactly as much as is told.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::task::block_in_place;
+
+use crate::support::cluster::{Place, fault, kubeconfig};
+use crate::support::run::{Run, options};
+use crate::support::sniff::{Sniff, command};
+
+use kubectl_sniff::cluster::flags::{Connection, Options};
+
+/// A node whose number the faults take.
+const NODE: (&str, &str) = ("sniff-node1", "1");
+
+/// All packets since the start of the agent came once, but for those that were told to have been flushed.
+fn assert_accounted_for(run: &Run) {
+    assert!(run.ids.windows(2).all(|pair| pair[0] < pair[1]));
+    assert_eq!(run.ids[run.ids.len() - 1], run.ids.len() as u64 + run.flushed, "{:#?}", run.told);
+    let lost = |event: &&String| event.starts_with("Lost") || event.starts_with("Failed");
+    assert_eq!(run.told.iter().find(lost), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restarted_servers_cost_no_packet() {
+    let place = Place::alone("restarts").await;
+    place.pod("web", &json!({"nodeName": NODE.0})).await;
+    let mut run = place.run("web").await;
+    run.attached().await;
+    run.packets(20).await;
+    for words in [&["restart-apiserver"][..], &["restart-kubelet", NODE.1]] {
+        let before = run.connections;
+        block_in_place(|| fault(words));
+        while run.connections == before {
+            run.packets(1).await;
+        }
+        run.packets(20).await;
+        assert_accounted_for(&run);
+        assert_eq!(run.flushed, 0, "{words:?}");
+    }
+    assert_eq!(place.agents("web").await.len(), 1);
+    run.stop().await;
+}
+
+/// Some 400 kB a second, over the pod's loopback.
+fn busy() -> Value {
+    let script = "mkdir -p /tmp/w; head -c 20000 /dev/urandom >/tmp/w/index.html; httpd -p 8080 -h /tmp/w; \
+                  while true; do wget -q -O /dev/null http://127.0.0.1:8080/; sleep 0.05; done";
+    let mut spec = Place::spec(&json!({"nodeName": NODE.0}));
+    spec["containers"][0]["command"][2] = json!(script);
+    spec
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_is_down_costs_what_the_buffer_could_not_hold_and_not_a_packet_more() {
+    let place = Place::alone("link").await;
+    place.pod("web", &json!({"nodeName": NODE.0})).await;
+    place.pod("busy", &busy()).await;
+    let small = Options { buffer: 1 << 20, ..options() };
+    let mut enough = place.run("web").await;
+    let mut too_little = Run::start(&Connection::default(), &place.select("busy"), small).await;
+    for run in [&mut enough, &mut too_little] {
+        run.attached().await;
+        run.packets(20).await;
+    }
+    block_in_place(|| fault(&["link-down", NODE.1]));
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    block_in_place(|| fault(&["link-up", NODE.1]));
+    for run in [&mut enough, &mut too_little] {
+        let before = run.connections;
+        while run.connections == before {
+            run.packets(1).await;
+        }
+        run.packets(50).await;
+        assert_accounted_for(run);
+        assert!(run.told.iter().any(|event| event.starts_with("Disconnected")), "{:#?}", run.told);
+        assert!(run.told.iter().any(|event| event.starts_with("Resumed")), "{:#?}", run.told);
+    }
+    assert_eq!(enough.flushed, 0);
+    assert!(too_little.flushed > 1000, "{}", too_little.flushed);
+    enough.stop().await;
+    too_little.stop().await;
+}
+
+/// Asks itself for pages with rising numbers.
+fn counting() -> Value {
+    let script = "mkdir -p /tmp/w; echo hello >/tmp/w/index.html; httpd -p 8080 -h /tmp/w; n=0; \
+                  while true; do n=$((n+1)); wget -q -O /dev/null http://127.0.0.1:8080/?n=$n; sleep 0.1; done";
+    let mut spec = Place::spec(&json!({}));
+    spec["containers"][0]["command"][2] = json!(script);
+    spec
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_sleeps_for_a_minute_misses_nothing() {
+    let place = Place::new("sleep", json!({})).await;
+    place.pod("web", &counting()).await;
+    let mut command = command();
+    command.args(["web", "-n", &place.namespace, "-o", "json"]).env("KUBECONFIG", kubeconfig());
+    let live = Sniff::start(command);
+    live.prints("/?n=", 10);
+    let signal = |name: &str| {
+        assert!(Command::new("kill").args([name, &live.id().to_string()]).status().unwrap().success());
+    };
+    signal("-STOP");
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    signal("-CONT");
+    live.prints("/?n=", 300);
+    let done = live.interrupt();
+    assert_eq!(done.code(), Some(0), "{}", done.stderr);
+    assert!(done.stderr.contains("0 flushed · 0 gaps"), "{}", done.stderr);
+    let number = |entry: &Value| entry["target"].as_str()?.strip_prefix("/?n=")?.parse::<u32>().ok();
+    let numbers: Vec<u32> = done.entries().iter().filter_map(number).collect();
+    assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{numbers:?}\n{}", done.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_pod_at_full_load_is_not_killed() {
+    let place = Place::new("small", json!({})).await;
+    let script = "mkdir -p /tmp/w; head -c 4000000 /dev/zero >/tmp/w/index.html; httpd -p 8080 -h /tmp/w; \
+                  while true; do wget -q -O /dev/null http://127.0.0.1:8080/; done";
+    let mut spec = Place::spec(&json!({}));
+    spec["containers"][0]["command"][2] = json!(script);
+    spec["containers"][0]["resources"] = json!({"limits": {"memory": "64Mi"}});
+    place.pod("web", &spec).await;
+    let mut run = Run::start(&Connection::default(), &place.select("web"), Options::default()).await;
+    let (container, _) = run.attached().await;
+    run.packets(20).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let status: Value =
+        serde_json::from_str(&place.exec("web", &container, &["/sniff-agent", "status"]).await).unwrap();
+    // What it could not hold is counted; what it holds is a tenth of the limit, with what the ring takes.
+    assert!(status["packets"].as_u64() > Some(10_000), "{status}");
+    assert!(status["memory"].as_u64().is_some_and(|memory| memory < 10 << 20), "{status}");
+    let pod = place.pods().get("web").await.unwrap().status.unwrap();
+    let web = &pod.container_statuses.unwrap()[0];
+    assert_eq!((web.restart_count, web.state.as_ref().unwrap().running.is_some()), (0, true));
+    run.packets(20).await;
+    assert_accounted_for(&run);
+    run.stop().await;
+}
