@@ -924,6 +924,46 @@ fn memory_does_not_grow_under_a_flood(backend: &'static str) {
 }
 
 #[test]
+fn a_flood_in_a_small_pod_kills_nobody_and_is_counted() {
+    let net = Net::new();
+    let limit = support::Limit::new(64 << 20);
+    let file = net.folder.path().join("buffer");
+    let file = file.to_str().expect("text");
+    let on_disk = ["--buffer", "256Mi", "--buffer-on", "disk", "--buffer-file", file];
+    for buffer in [&["--buffer", "16Mi"][..], &on_disk] {
+        let mut run = net.in_pod(binary());
+        run.args(["run", "--filter", &program("udp dst port 7777")]).args(buffer).arg("--socket").arg(net.socket());
+        let mut agent = net.start(limit.under(&run));
+        let session = |stdout: Stdio| {
+            let session = limit.under(&agent.client(&["stream", "--no-stdin"])).stdout(stdout).spawn();
+            Killed(session.expect("the agent runs"))
+        };
+        let (_quick, _stalled) = (session(Stdio::null()), session(Stdio::piped()));
+        until("both sessions", || agent.sessions() == 2);
+        let flood = || send(&net.pod, "10.9.0.1", 7777, "flood", 60_000, 1400);
+        flood();
+        let (before, begun) = (agent.memory("VmRSS"), Instant::now());
+        let mut rounds = 1;
+        while begun.elapsed() < Duration::from_secs(4) || rounds < 6 {
+            flood();
+            rounds += 1;
+        }
+        until("all are counted", || agent.status("packets") + agent.status("drops") == rounds * 60_000);
+        let after = agent.memory("VmRSS");
+        assert!(after <= before + 256 && after < 32 << 10, "{buffer:?}: {before} KiB, {after} KiB");
+        assert_eq!((limit.killed(), agent.sessions()), (0, 2), "{buffer:?}");
+        assert!(limit.most() <= 64 << 20);
+        assert_eq!(agent.child.try_wait().expect("a child"), None);
+        // What was not kept is known to the packet, for the buffer as for the session that did not read.
+        let told = agent.told();
+        let number = |value: &serde_json::Value| value.as_u64().expect("a number");
+        assert_eq!(number(&told["first"]), number(&told["flushed"]) + 1, "{told}");
+        assert!(number(&told["flushed"]) > 0 || number(&told["packets"]) < 180_000, "{told}");
+        agent.stop();
+    }
+}
+
+#[test]
 fn the_binary_of_the_image_needs_nothing_and_is_small() {
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
     let binary = build("agent", &["--profile", "agent", "--target", &target]).join(target).join("agent/sniff-agent");
