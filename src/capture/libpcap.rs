@@ -102,11 +102,11 @@ pub struct Capture {
     looked: Instant,
 }
 
-/// The version of the libpcap that this binary is linked with, in its own words.
+/// The version of the libpcap that this binary is linked with, in its own words; empty in a binary without.
 #[must_use]
-pub fn version() -> Option<String> {
+pub fn version() -> String {
     // SAFETY: it returns a string that lives as long as the process.
-    Some(unsafe { CStr::from_ptr(pcap_lib_version()) }.to_string_lossy().into_owned())
+    unsafe { CStr::from_ptr(pcap_lib_version()) }.to_string_lossy().into_owned()
 }
 
 /// Begins to capture.
@@ -232,9 +232,9 @@ impl Handle {
         let pcap = pcap.as_ptr();
         // SAFETY: the handle is open, and not active before the last of these calls.
         let activated = unsafe {
-            pcap_set_snaplen(pcap, snaplen as c_int);
+            pcap_set_snaplen(pcap, snaplen.cast_signed());
             pcap_set_timeout(pcap, RETIRE);
-            pcap_set_buffer_size(pcap, ring as c_int);
+            pcap_set_buffer_size(pcap, c_int::try_from(ring).unwrap_or(c_int::MAX));
             pcap_set_tstamp_precision(pcap, NANOSECONDS);
             pcap_activate(pcap)
         };
@@ -253,7 +253,7 @@ impl Handle {
         handle.link = match link {
             LINK_TYPE_ETHERNET => LINK_ETHERNET,
             LINK_TYPE_RAW => LINK_RAW_IP,
-            other => other as u16,
+            other => u16::try_from(other).unwrap_or(u16::MAX),
         };
         if handle.link == LINK_ETHERNET {
             let mut program = program.to_kernel();
