@@ -3,7 +3,8 @@
 //!
 //! # What differs
 //!
-//! - The ring is shared out among the interfaces, and one that comes later is heard from up to a quarter of a second later on.
+//! - Each interface has a ring of its own, of the size that is asked for: libpcap cuts it into few large blocks, and a part of
+//!   one would lose packets. An interface that comes later is heard from up to a quarter of a second later on.
 //! - Frames of one interface are in order; those of two may be off by as long as the kernel keeps a block, 20 ms.
 //! - libpcap does not say which way a frame went: it was sent if it bears the interface's own address as its source. Without
 //!   an address, as in a tunnel, that is not known.
@@ -27,9 +28,6 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// After this long the kernel hands over a block that is not full, in milliseconds.
 const RETIRE: c_int = 20;
-
-/// The least ring of an interface.
-const LEAST_RING: usize = 512 << 10;
 
 /// Length of the messages that libpcap writes into a buffer of the caller's.
 const MESSAGE: usize = 256;
@@ -128,7 +126,7 @@ pub fn open_as(name: &'static str, wanted: &Wanted<'_>) -> Result<Box<dyn Backen
         program: wanted.filter.clone(),
         filter: Filter::new(wanted.filter),
         snaplen: if wanted.snaplen == 0 { MOST_SNAPLEN } else { wanted.snaplen.min(MOST_SNAPLEN) },
-        ring: (wanted.ring / interface::all().len().max(1)).max(LEAST_RING),
+        ring: wanted.ring,
         dropped: 0,
         looked: Instant::now(),
     };

@@ -20,6 +20,9 @@ pub(super) const LEAST: usize = 128 * CHUNK;
 /// The most that a frame in several pieces may have: more is not a frame.
 const LONGEST: usize = 256 << 10;
 
+/// How long frames are let come once there is one: the kernel wakes us for each, and that costs more than all the rest.
+const GATHER: Duration = Duration::from_millis(1);
+
 /// The socket.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -84,6 +87,10 @@ impl Socket {
     pub(super) fn receive(&mut self, wait: Duration, limit: usize, take: &mut dyn FnMut(&mut [u8])) -> io::Result<()> {
         if self.received.is_empty() {
             socket::wait(&self.descriptor, wait)?;
+            if self.received.is_empty() {
+                return Ok(());
+            }
+            std::thread::sleep(GATHER);
         }
         let mut length = 0;
         while length < limit
