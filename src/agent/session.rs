@@ -139,7 +139,7 @@ impl Description {
             0 => daemon.options.snaplen,
             less => less.min(daemon.options.snaplen),
         };
-        Self { filter: filter, snaplen }
+        Self { filter, snaplen }
     }
 
     /// Describes the interfaces that the session does not know yet.

@@ -351,7 +351,8 @@ mod tests {
         ) {
             let mut text = format!("{}", lines.len() + 1);
             for (code, jt, jf, k, little) in &lines {
-                text.push_str(&format!(",{code} {jt} {jf} {}", if small { *little } else { *k }));
+                let operand = if small { little } else { k };
+                text.extend([",", &[code.to_string(), jt.to_string(), jf.to_string(), operand.to_string()].join(" ")]);
             }
             text.push_str(",6 0 0 1");
             if let Ok(program) = Program::parse(&text) {

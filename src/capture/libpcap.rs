@@ -3,7 +3,8 @@
 //!
 //! # What differs
 //!
-//! - The ring is shared out among the interfaces, and one that comes later is heard from up to a quarter of a second later on.
+//! - Each interface has a ring of its own, of the size that is asked for: libpcap cuts it into few large blocks, and a part of
+//!   one would lose packets. An interface that comes later is heard from up to a quarter of a second later on.
 //! - Frames of one interface are in order; those of two may be off by as long as the kernel keeps a block, 20 ms.
 //! - libpcap does not say which way a frame went: it was sent if it bears the interface's own address as its source. Without
 //!   an address, as in a tunnel, that is not known.
@@ -27,9 +28,6 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// After this long the kernel hands over a block that is not full, in milliseconds.
 const RETIRE: c_int = 20;
-
-/// The least ring of an interface.
-const LEAST_RING: usize = 512 << 10;
 
 /// Length of the messages that libpcap writes into a buffer of the caller's.
 const MESSAGE: usize = 256;
@@ -102,11 +100,11 @@ pub struct Capture {
     looked: Instant,
 }
 
-/// The version of the libpcap that this binary is linked with, in its own words.
+/// The version of the libpcap that this binary is linked with, in its own words; empty in a binary without.
 #[must_use]
-pub fn version() -> Option<String> {
+pub fn version() -> String {
     // SAFETY: it returns a string that lives as long as the process.
-    Some(unsafe { CStr::from_ptr(pcap_lib_version()) }.to_string_lossy().into_owned())
+    unsafe { CStr::from_ptr(pcap_lib_version()) }.to_string_lossy().into_owned()
 }
 
 /// Begins to capture.
@@ -128,7 +126,7 @@ pub fn open_as(name: &'static str, wanted: &Wanted<'_>) -> Result<Box<dyn Backen
         program: wanted.filter.clone(),
         filter: Filter::new(wanted.filter),
         snaplen: if wanted.snaplen == 0 { MOST_SNAPLEN } else { wanted.snaplen.min(MOST_SNAPLEN) },
-        ring: (wanted.ring / interface::all().len().max(1)).max(LEAST_RING),
+        ring: wanted.ring,
         dropped: 0,
         looked: Instant::now(),
     };
@@ -232,9 +230,9 @@ impl Handle {
         let pcap = pcap.as_ptr();
         // SAFETY: the handle is open, and not active before the last of these calls.
         let activated = unsafe {
-            pcap_set_snaplen(pcap, snaplen as c_int);
+            pcap_set_snaplen(pcap, snaplen.cast_signed());
             pcap_set_timeout(pcap, RETIRE);
-            pcap_set_buffer_size(pcap, ring as c_int);
+            pcap_set_buffer_size(pcap, c_int::try_from(ring).unwrap_or(c_int::MAX));
             pcap_set_tstamp_precision(pcap, NANOSECONDS);
             pcap_activate(pcap)
         };
@@ -253,7 +251,7 @@ impl Handle {
         handle.link = match link {
             LINK_TYPE_ETHERNET => LINK_ETHERNET,
             LINK_TYPE_RAW => LINK_RAW_IP,
-            other => other as u16,
+            other => u16::try_from(other).unwrap_or(u16::MAX),
         };
         if handle.link == LINK_ETHERNET {
             let mut program = program.to_kernel();

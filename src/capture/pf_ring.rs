@@ -22,14 +22,14 @@ pub fn open(wanted: &Wanted<'_>) -> Result<Box<dyn Backend>, Unusable> {
         ));
     }
     match libpcap::version() {
-        Some(version) if version.contains("PF_RING") => libpcap::open_as("pf_ring", wanted),
-        Some(version) => Err(Unusable::missing(
-            format!("this agent's libpcap is not built for PF_RING (it is {version})"),
-            "image/README.md says how to build the agent with one that is",
-        )),
-        None => Err(Unusable::missing(
+        version if version.contains("PF_RING") => libpcap::open_as("pf_ring", wanted),
+        version if version.is_empty() => Err(Unusable::missing(
             "this agent is built without libpcap, which is how PF_RING is used",
             "image/README.md says how to build it with one",
+        )),
+        version => Err(Unusable::missing(
+            format!("this agent's libpcap is not built for PF_RING (it is {version})"),
+            "image/README.md says how to build the agent with one that is",
         )),
     }
 }

@@ -2,10 +2,10 @@
 
 use super::backend::{Backend, Unusable, Wanted};
 
-/// None: there is no libpcap.
+/// Empty: there is no libpcap.
 #[must_use]
-pub fn version() -> Option<String> {
-    None
+pub fn version() -> String {
+    String::new()
 }
 
 /// Says so.

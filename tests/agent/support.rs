@@ -104,6 +104,11 @@ impl Net {
             .args(options)
             .arg("--socket")
             .arg(self.socket());
+        self.start(run)
+    }
+
+    /// Starts it by a command of one's own.
+    pub fn start(&self, mut run: Command) -> Agent<'_> {
         let child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("ip runs");
         let agent = Agent { net: self, child };
         until("the agent starts", || agent.client(&["status"]).output().is_ok_and(|output| output.status.success()));
@@ -144,6 +149,73 @@ impl Drop for Killed {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// A memory limit on processes, as a pod's limit is; removed when dropped.
+pub struct Limit {
+    folder: PathBuf,
+    is_second_version: bool,
+}
+
+impl Limit {
+    pub fn new(bytes: u64) -> Self {
+        let root = Path::new("/sys/fs/cgroup");
+        let is_second_version = root.join("cgroup.controllers").exists();
+        let name = format!("sniff-test-{}", std::process::id());
+        let (folder, file) = if is_second_version {
+            std::fs::write(root.join("cgroup.subtree_control"), "+memory").expect("memory can be limited");
+            (root.join(name), "memory.max")
+        } else {
+            (root.join("memory").join(name), "memory.limit_in_bytes")
+        };
+        std::fs::create_dir(&folder).expect("a new control group");
+        std::fs::write(folder.join(file), bytes.to_string()).expect("memory can be limited");
+        Self { folder, is_second_version }
+    }
+
+    /// The same command under the limit, with all that it starts.
+    pub fn under(&self, command: &Command) -> Command {
+        let mut limited = Command::new("sh");
+        let procs = self.folder.join("cgroup.procs");
+        limited.arg("-c").arg(format!("echo $$ >{} && exec \"$@\"", procs.display())).arg("sh");
+        limited.arg(command.get_program()).args(command.get_args());
+        for (key, value) in command.get_envs() {
+            if let Some(value) = value {
+                limited.env(key, value);
+            }
+        }
+        limited
+    }
+
+    fn read(&self, file: &str) -> String {
+        std::fs::read_to_string(self.folder.join(file)).unwrap_or_else(|cause| panic!("{file}: {cause}"))
+    }
+
+    /// How many of its processes were killed for want of memory.
+    pub fn killed(&self) -> u64 {
+        let file = if self.is_second_version { "memory.events" } else { "memory.oom_control" };
+        let text = self.read(file);
+        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill ")).expect("a count");
+        count.parse().expect("a number")
+    }
+
+    /// The most bytes that they had, their page cache included.
+    pub fn most(&self) -> u64 {
+        let file = if self.is_second_version { "memory.peak" } else { "memory.max_usage_in_bytes" };
+        self.read(file).trim().parse().expect("a number")
+    }
+}
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        // Its processes may be on their way out.
+        for _ in 0..50 {
+            if std::fs::remove_dir(&self.folder).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 

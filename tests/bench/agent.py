@@ -1,13 +1,15 @@
-"""The agent: how much memory it takes in a pod, and how large it is."""
+"""The agent: how much memory it takes in a pod, how large it is, and what compression saves and costs."""
 
 import json
+import os
 import subprocess
 import tarfile
 import time
 
 import measure as bench
-from measure import IMAGE, built, note, say, setting, table
-from network import Network
+import offline
+from measure import CORES, IMAGE, Failure, built, reap, say, setting, table
+from network import DEVICE, Network
 from recorder import Agent, Dumpcap, Tcpdump
 
 # Packets a second that fill the master PCAP and keep everyone busy.
@@ -40,7 +42,55 @@ def measure():
                 else:
                     rows.append((f"{recorder.name}, {RATE:,} packets/s", loaded, None, loaded))
     table("Agent: resident memory, MiB", ("", "all", "master PCAP", "the rest"), rows)
+    compression()
     sizes()
+
+
+# Sends the frames of a pcap as they are, into an interface.
+REPLAY = """
+import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind((sys.argv[1], 0))
+data = open(sys.argv[2], 'rb').read()
+at = 24
+while at < len(data):
+    end = at + 16 + int.from_bytes(data[at + 8:at + 12], 'little')
+    s.send(data[at + 16:end])
+    at = end
+"""
+
+
+class Everything(Agent):
+    """The agent with room for a whole capture, and no filter."""
+
+    options = ("--filter", "1,6 0 0 262144", "--buffer", "128Mi", "--ring", "32Mi")
+
+
+def compression():
+    """The same packets of several protocols, sent to a client as they are and compressed."""
+    path, _ = offline.generate("compression", 20)
+    rows = []
+    with Network() as network, Everything(network) as running:
+        subprocess.run(network.inside(network.near, CORES[0], "python3", "-c", REPLAY, DEVICE, path), check=True)
+        time.sleep(1)
+        status = running.status()
+        if status["drops"] or status["flushed"]:
+            raise Failure(f"the agent lost some of the packets: {status['drops']} dropped, {status['flushed']} flushed")
+        for name, options in (("as it is", ()), ("lz4", ("--compress", "lz4"))):
+            say(f"  stream, {name}")
+            with open(f"{running.folder.name}/{name}", "wb") as out:
+                words = [bench.agent(), "stream", "--no-follow", "--no-stdin", "--socket", running.socket, *options]
+                process = subprocess.Popen(words, stdout=out)
+                _, usage = reap(process)
+                if process.returncode:
+                    raise Failure(f"the stream failed with {process.returncode}")
+                size, cpu = os.fstat(out.fileno()).st_size, usage.ru_utime + usage.ru_stime
+            rows.append((name, size / 1e6, cpu, cpu / status["packets"] * 1e6))
+    table(
+        f"Agent: a stream of {status['packets']:,} packets (HTTP, Redis, Kafka, PostgreSQL, DNS)",
+        ("", "MB", "CPU s", "CPU s / million"),
+        rows,
+    )
 
 
 def sizes():

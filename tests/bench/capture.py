@@ -1,10 +1,10 @@
-"""The same load captured by the agent, tcpdump and dumpcap: packets lost, CPU seconds, memory."""
+"""The same load captured by the agent, with each backend, tcpdump and dumpcap: packets lost, CPU seconds, memory."""
 
 import os
 
 from measure import Failure, note, say, setting, table
 from network import Network
-from recorder import Agent, Dumpcap, Tcpdump
+from recorder import Agent, Dumpcap, Libpcap, OnDisk, Tcpdump, Xdp
 
 
 def rates():
@@ -32,7 +32,7 @@ def measure():
     rows, clean = [], {}
     with Network() as network:
         for rate in rates():
-            for recorder in (Agent, Tcpdump, Dumpcap):
+            for recorder in (Agent, OnDisk, Libpcap, Xdp, Tcpdump, Dumpcap):
                 say(f"  {rate or 'max'} packets/s, {recorder.name}")
                 speed, passed, lost, cpu, peak = record(recorder, network, rate, seconds)
                 rows.append((f"{rate:,}" if rate else "max", recorder.name, int(speed), passed, lost, f"{lost / passed:.2%}", cpu, peak))

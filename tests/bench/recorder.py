@@ -103,13 +103,17 @@ class Agent(Recorder):
     """The daemon, and a session that streams to /dev/null. What the daemon flushed before the session read it is lost."""
 
     name = "sniff-agent"
+    backend = "af_packet"
+    # Besides, e.g. where packets are kept.
+    options = ()
 
     def begin(self):
         self.folder = tempfile.TemporaryDirectory()
         self.socket = f"{self.folder.name}/socket"
         compiled = subprocess.run([need("tcpdump"), "-y", "EN10MB", "-ddd", FILTER], check=True, capture_output=True, text=True)
         program = ",".join(compiled.stdout.split("\n")).strip(",")
-        self.daemon = self.start(measure.agent(), "run", "--socket", self.socket, "--filter", program)
+        words = ("run", "--socket", self.socket, "--filter", program, "--backend", self.backend, *self.options)
+        self.daemon = self.start(measure.agent(), *words)
         self.wait_until(lambda: "capturing on" in self.said(), "start")
 
     def stream(self):
@@ -131,3 +135,24 @@ class Agent(Recorder):
     def __exit__(self, *_):
         super().__exit__()
         self.folder.cleanup()
+
+
+class OnDisk(Agent):
+    name = "sniff-agent, on disk"
+
+    def begin(self):
+        file = f"{tempfile.gettempdir()}/sniff-bench-{self.network.far}.buffer"
+        self.options = ("--buffer", "256Mi", "--buffer-on", "disk", "--buffer-file", file)
+        super().begin()
+
+
+class Libpcap(Agent):
+    name = "sniff-agent, libpcap"
+    backend = "libpcap"
+
+
+class Xdp(Agent):
+    name = "sniff-agent, af_xdp"
+    backend = "af_xdp"
+    # It takes 2 KiB of the ring for each packet, however short.
+    options = ("--ring", "16Mi")

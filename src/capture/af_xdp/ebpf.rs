@@ -72,6 +72,16 @@ fn instruction(code: u8, to: Register, from: Register, offset: i16, immediate: i
     Instruction { code, registers: from << 4 | to, offset, immediate }
 }
 
+/// A number of instructions to skip. More than fit are refused by the verifier.
+fn near(instructions: usize) -> i16 {
+    i16::try_from(instructions).unwrap_or(i16::MAX)
+}
+
+/// A descriptor, as it is written in what bpf(2) is given.
+fn number(descriptor: &OwnedFd) -> u64 {
+    u64::from(descriptor.as_raw_fd().cast_unsigned())
+}
+
 /// `to = number`
 pub(super) fn set(to: Register, number: i32) -> Instruction {
     instruction(0xb7, to, 0, 0, number)
@@ -119,22 +129,22 @@ pub(super) fn count(to: Register, from: Register) -> Instruction {
 
 /// `if (register == number) skip instructions`
 pub(super) fn skip_if(register: Register, number: i32, instructions: usize) -> Instruction {
-    instruction(0x15, register, 0, instructions as i16, number)
+    instruction(0x15, register, 0, near(instructions), number)
 }
 
 /// `if (register != number) skip instructions`
 pub(super) fn skip_unless(register: Register, number: i32, instructions: usize) -> Instruction {
-    instruction(0x55, register, 0, instructions as i16, number)
+    instruction(0x55, register, 0, near(instructions), number)
 }
 
 /// `if (register <= number) skip instructions`
 pub(super) fn skip_unless_more(register: Register, number: i32, instructions: usize) -> Instruction {
-    instruction(0xb5, register, 0, instructions as i16, number)
+    instruction(0xb5, register, 0, near(instructions), number)
 }
 
 /// `skip instructions`
 pub(super) fn skip(instructions: usize) -> Instruction {
-    instruction(0x05, 0, 0, instructions as i16, 0)
+    instruction(0x05, 0, 0, near(instructions), 0)
 }
 
 /// `r0 = helper(r1, …)`
@@ -224,7 +234,7 @@ pub(super) fn get(map: &OwnedFd) -> io::Result<u64> {
 }
 
 fn element(map: &OwnedFd, key: u64, value: u64) -> Attributes {
-    Attributes::new(&[(0, map.as_raw_fd() as u64)], &[(8, key), (16, value)])
+    Attributes::new(&[(0, number(map))], &[(8, key), (16, value)])
 }
 
 /// Loads a program.
@@ -264,7 +274,7 @@ pub(super) fn load_program(kind: Kind, flags: u32, program: &[Instruction]) -> i
 
 /// Attaches a program to an interface, as long as the descriptor is open.
 pub(super) fn attach(program: &OwnedFd, interface: u32, hook: Hook, flags: u32) -> io::Result<OwnedFd> {
-    let words = [(0, program.as_raw_fd() as u64), (4, interface.into()), (8, hook as u64), (12, flags.into())];
+    let words = [(0, number(program)), (4, interface.into()), (8, hook as u64), (12, flags.into())];
     // SAFETY: there is no pointer in it.
     unsafe { make(LINK_CREATE, &Attributes::new(&words, &[])) }
 }

@@ -47,10 +47,10 @@ use super::pcapng::Direction;
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Length of the head that is put before each frame.
-const HEAD: usize = 32;
+const HEAD: u8 = 32;
 
 /// Length of the head that takes the place of the Ethernet header.
-const SHORT_HEAD: usize = 14;
+const SHORT_HEAD: u8 = 14;
 
 /// The kernel puts nothing before a longer frame (`SKB_MAX_ALLOC`, 16 KiB less what it needs itself), unless that is to be
 /// cut into segments; nor would the longest get through the pair then.
@@ -255,7 +255,7 @@ struct Seen<'a> {
 impl<'a> Seen<'a> {
     /// None if it has no head of ours.
     fn of(bytes: &'a mut [u8], epoch: u64) -> Option<Self> {
-        let (words, _) = bytes.get(..SHORT_HEAD)?.as_chunks::<4>();
+        let (words, _) = bytes.get(..usize::from(SHORT_HEAD))?.as_chunks::<4>();
         let word = u32::from_ne_bytes;
         let &[low, high, mark] = words else { return None };
         let time = [low, high].as_flattened().try_into().map(u64::from_ne_bytes).unwrap_or_default();
@@ -270,14 +270,14 @@ impl<'a> Seen<'a> {
             return None;
         }
         if bytes.get(12..14)? == SHORT_MAGIC.to_ne_bytes() {
-            let kind = if bytes.get(SHORT_HEAD)? >> 4 == 6 { libc::ETH_P_IPV6 } else { libc::ETH_P_IP } as u16;
-            let (head, _) = bytes.split_at_mut_checked(SHORT_HEAD)?;
+            let kind: u16 = if bytes.get(usize::from(SHORT_HEAD))? >> 4 == 6 { 0x86dd } else { 0x0800 };
+            let (head, _) = bytes.split_at_mut_checked(SHORT_HEAD.into())?;
             head.fill(0);
             head.get_mut(12..)?.copy_from_slice(&kind.to_be_bytes());
             seen.data = bytes;
             return Some(seen);
         }
-        let (head, data) = bytes.split_first_chunk::<HEAD>()?;
+        let (head, data) = bytes.split_first_chunk::<{ HEAD as usize }>()?;
         let (words, _) = head.as_chunks::<4>();
         let &[_, _, _, _, vlan, tci, protocol, magic] = words else { return None };
         let ([a, b], [c, d]) = ((word(protocol) as u16).to_ne_bytes(), (word(tci) as u16).to_be_bytes());
@@ -346,13 +346,13 @@ fn head() -> Vec<Instruction> {
     const START: i16 = -(HEAD as i16);
     let field = |from: i16, at: i16| [ebpf::load(1, 6, from), ebpf::store(STACK, START + at, 1)];
     let number = |number: i32, at: i16| [ebpf::set(1, number), ebpf::store(STACK, START + at, 1)];
-    let store = |length: usize| {
+    let store = |length: u8| {
         [
             ebpf::copy(1, 6),
             ebpf::set(2, 0),
             ebpf::copy(3, STACK),
             ebpf::add(3, START.into()),
-            ebpf::set(4, length as i32),
+            ebpf::set(4, length.into()),
             ebpf::set(5, 0),
             ebpf::call(SKB_STORE_BYTES),
         ]
@@ -368,7 +368,7 @@ fn head() -> Vec<Instruction> {
     let mut before = vec![ebpf::skip(within.len())];
     before.splice(0..0, store(HEAD));
     before.insert(0, ebpf::skip_unless(0, 0, before.len() + within.len() + to_drop));
-    before.splice(0..0, [ebpf::copy(1, 6), ebpf::set(2, HEAD as i32), ebpf::set(3, 0), ebpf::call(SKB_CHANGE_HEAD)]);
+    before.splice(0..0, [ebpf::copy(1, 6), ebpf::set(2, HEAD.into()), ebpf::set(3, 0), ebpf::call(SKB_CHANGE_HEAD)]);
     let choice = [
         ebpf::load(1, 6, LENGTH),
         ebpf::skip_unless_more(1, MOST_WITH_HEAD, 2),

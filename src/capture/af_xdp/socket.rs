@@ -20,10 +20,13 @@ pub(super) const LEAST: usize = 128 * CHUNK;
 /// The most that a frame in several pieces may have: more is not a frame.
 const LONGEST: usize = 256 << 10;
 
+/// How long frames are let come once there is one: the kernel wakes us for each, and that costs more than all the rest.
+const GATHER: Duration = Duration::from_millis(1);
+
 /// The socket.
 #[derive(Debug)]
 pub(super) struct Socket {
-    socket: OwnedFd,
+    descriptor: OwnedFd,
     memory: Mapping,
     /// Chunks that the kernel may fill.
     fill: Ring<u64>,
@@ -56,8 +59,8 @@ impl Socket {
             set(&socket, libc::SOL_XDP, ring, &(chunks as u32))?;
         }
         get(&socket, libc::SOL_XDP, libc::XDP_MMAP_OFFSETS, &mut offsets)?;
-        let fill_at = libc::XDP_UMEM_PGOFF_FILL_RING as libc::off_t;
-        let completed_at = libc::XDP_UMEM_PGOFF_COMPLETION_RING as libc::off_t;
+        let fill_at = libc::XDP_UMEM_PGOFF_FILL_RING.cast_signed();
+        let completed_at = libc::XDP_UMEM_PGOFF_COMPLETION_RING.cast_signed();
         let mut fill = Ring::map(&socket, fill_at, &offsets.fr, chunks)?;
         let completed = Ring::map(&socket, completed_at, &offsets.cr, chunks)?;
         let received = Ring::map(&socket, libc::XDP_PGOFF_RX_RING, &offsets.rx, chunks)?;
@@ -68,11 +71,11 @@ impl Socket {
         address.sxdp_ifindex = interface;
         address.sxdp_flags = libc::XDP_COPY | libc::XDP_USE_SG;
         socket::bind(&socket, &address)?;
-        Ok(Self { socket, memory, fill, received, _completed: completed, pieces: Vec::new() })
+        Ok(Self { descriptor: socket, memory, fill, received, _completed: completed, pieces: Vec::new() })
     }
 
     pub(super) fn descriptor(&self) -> &OwnedFd {
-        &self.socket
+        &self.descriptor
     }
 
     /// Bytes of memory for frames.
@@ -83,7 +86,11 @@ impl Socket {
     /// Hands over the frames that have come, until they are `limit` bytes; waits for `wait` if there are none.
     pub(super) fn receive(&mut self, wait: Duration, limit: usize, take: &mut dyn FnMut(&mut [u8])) -> io::Result<()> {
         if self.received.is_empty() {
-            socket::wait(&self.socket, wait)?;
+            socket::wait(&self.descriptor, wait)?;
+            if self.received.is_empty() {
+                return Ok(());
+            }
+            std::thread::sleep(GATHER);
         }
         let mut length = 0;
         while length < limit
@@ -116,7 +123,7 @@ impl Socket {
     pub(super) fn dropped(&self) -> io::Result<u64> {
         // SAFETY: all zeros is a valid value.
         let mut counters: xdp_statistics = unsafe { std::mem::zeroed() };
-        get(&self.socket, libc::SOL_XDP, libc::XDP_STATISTICS, &mut counters)?;
+        get(&self.descriptor, libc::SOL_XDP, libc::XDP_STATISTICS, &mut counters)?;
         Ok(counters.rx_dropped + counters.rx_ring_full)
     }
 }
