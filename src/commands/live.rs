@@ -14,10 +14,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::Failure;
 use super::dissection::{Dissection, now, stdout};
+use super::keylog::KeyLogs;
 use super::read::Counted;
 use crate::capture::Note;
 use crate::cluster::flags::Options;
 use crate::cluster::{self, Cluster, Event, Names, Selection, Stop};
+use crate::dissect::Keys;
 use crate::entry::Name;
 use crate::output::pcapng::Pcapng;
 use crate::output::status::Status;
@@ -56,6 +58,8 @@ pub struct Session<'a> {
     pub options: Options,
     pub dissection: &'a Dissection,
     pub duration: Option<Duration>,
+    /// Whether a saved capture gets the keys that decrypt it.
+    pub save_keys: bool,
 }
 
 /// Why it goes no further.
@@ -97,8 +101,16 @@ impl Session<'_> {
         let resolve: Arc<dyn Resolve> = if saved.is_some() { Arc::clone(&seen) as _ } else { Arc::clone(&names) as _ };
         let printer = output::sink(format, rows, self.dissection.look(namespaces.len() != 1));
         let mut sink = Counted::new(printer, self.dissection.count);
+        let keys = Arc::new(Keys::default());
+        let logs = KeyLogs::new(&self.dissection.keylog);
+        if !self.dissection.keylog.is_empty() {
+            keys.grow();
+        }
         let mut watcher = Watcher {
-            live: Live::new(self.dissection.options(), resolve, &mut sink),
+            live: Live::new(self.dissection.options(&keys), resolve, &mut sink),
+            logs,
+            keys,
+            save_keys: self.save_keys,
             status,
             saved,
             seen,
@@ -229,10 +241,27 @@ struct Watcher<'a> {
     /// Pods that an agent has streamed from.
     sniffed: usize,
     failed: bool,
+    logs: KeyLogs,
+    keys: Arc<Keys>,
+    /// Whether the saved capture gets the keys.
+    save_keys: bool,
 }
 
 impl Watcher<'_> {
+    /// Takes what the key logs have got.
+    fn learn(&mut self) -> Result<(), End> {
+        let new = self.logs.poll(&self.keys).map_err(End::Failed)?;
+        if !new.is_empty() {
+            if let Some(saved) = self.saved.as_mut().filter(|_| self.save_keys) {
+                saved.capture.secrets(&new);
+            }
+            self.live.rekey();
+        }
+        Ok(())
+    }
+
     fn tick(&mut self) -> Result<(), End> {
+        self.learn()?;
         if let Some(saved) = &mut self.saved {
             let result = saved.capture.flush();
             saved.wrote(result)?;
@@ -328,6 +357,7 @@ impl Watcher<'_> {
                 ));
             }
         }
+        self.learn()?;
         let result = self.live.batch(tap, batch, now());
         if let Some(saved) = &mut self.saved {
             let new = std::mem::take(&mut *self.seen.new.lock().unwrap_or_else(PoisonError::into_inner));

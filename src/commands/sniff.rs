@@ -28,6 +28,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pcap: Option<PathBuf>,
 
+    /// Leave the keys of --keylog out of the saved capture; else Wireshark decrypts it as well
+    #[arg(long, help_heading = "Output")]
+    no_keys: bool,
+
     /// End after so long, as 30s or 5m
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "Output")]
     duration: Option<Duration>,
@@ -79,7 +83,14 @@ async fn sniff(args: &Args, status: &mut Status) -> Result<(), Failure> {
         }
         return Ok(out.flush()?);
     }
-    let session = live::Session { cluster, selection, options, dissection: &args.dissection, duration: args.duration };
+    let session = live::Session {
+        cluster,
+        selection,
+        options,
+        dissection: &args.dissection,
+        duration: args.duration,
+        save_keys: !args.no_keys,
+    };
     session.run(saving, status).await
 }
 

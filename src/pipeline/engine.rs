@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 
 use super::Counts;
 use crate::capture::Frame;
-use crate::dissect::{Delivery, Driver, Ends, Message, Options, Pairer, Transport, is_server_port};
+use crate::dissect::{Delivery, Driver, Ends, Message, Options, Pairer, Role, Transport, is_server_port};
 use crate::entry::{Direction, Endpoint, Entry, Timestamp};
 use crate::flow::decode::{Decoder, Undecoded};
 use crate::flow::reassembly::{Piece, Reassembly, Stamp};
@@ -216,6 +216,28 @@ impl Engine {
         }
     }
 
+    /// There are new keys: flows that waited for them go on.
+    pub fn rekey(&mut self, last_frame: u64) {
+        let mut waiting: Vec<&mut Flow> = self
+            .flows
+            .values_mut()
+            .filter(|flow| flow.dissection.as_ref().is_some_and(|it| it.driver.is_waiting()))
+            .collect();
+        waiting.sort_unstable_by_key(|flow| flow.first_frame);
+        let mut context = Context {
+            options: &self.options,
+            counts: &mut self.counts,
+            messages: &mut self.messages,
+            out: &mut self.out,
+            frame: last_frame,
+        };
+        for Flow { key, client_side, first_frame, dissection, .. } in waiting {
+            let Some(dissection) = dissection else { continue };
+            dissection.driver.wake(context.options, context.messages);
+            dissection.settle(key, *client_side, *first_frame, None, &mut context);
+        }
+    }
+
     /// Ends all flows: what stands open becomes entries.
     pub fn finish(&mut self, last_frame: u64) {
         self.close(|_| true, last_frame);
@@ -331,7 +353,8 @@ fn datagram(
     let dissection = flow.dissection.get_or_insert_with(|| {
         let Ends { client, server, .. } = key.ends(client_side);
         let addresses = [client.ip, server.ip];
-        let delivery = Delivery { transport, port: server.port, start: true, certain: false, addresses };
+        let delivery =
+            Delivery { transport, port: server.port, start: true, certain: false, addresses, hint: None, depth: 0 };
         Dissection::new(delivery, cx.options)
     });
     dissection.piece(&key, client_side, first_frame, direction, Piece::Chunk(data, stamp), cx);
@@ -379,6 +402,8 @@ impl Flow {
                     start: *certain,
                     certain: *certain,
                     addresses: [client.ip, server.ip],
+                    hint: None,
+                    depth: 0,
                 };
                 Dissection::new(delivery, cx.options)
             });
@@ -406,6 +431,7 @@ impl Flow {
         let outcome = driver.outcome();
         cx.counts.unknown_flows += u64::from(outcome.unknown);
         cx.counts.malformed_flows += u64::from(outcome.malformed > 0);
+        cx.counts.undecrypted += outcome.undecrypted;
         cx.counts.remains += pairer.remains();
     }
 }
@@ -443,6 +469,18 @@ impl Dissection {
             Piece::End => self.driver.close(direction, false, cx.options, cx.messages),
             Piece::Cut => self.driver.close(direction, true, cx.options, cx.messages),
         }
+        self.settle(key, client_side, first_frame, lost, cx);
+    }
+
+    /// Pairs the messages that came out; `lost`: those of this direction may be missing.
+    fn settle(
+        &mut self,
+        key: &Key,
+        client_side: usize,
+        first_frame: u64,
+        lost: Option<Direction>,
+        cx: &mut Context<'_>,
+    ) {
         if cx.messages.is_empty() && lost.is_none() {
             return;
         }
@@ -453,6 +491,11 @@ impl Dissection {
         for message in cx.messages.drain(..) {
             let protocol = driver.row_protocol(&message);
             let sender = if driver.reversed() { message.direction.reverse() } else { message.direction };
+            if message.role == Role::Lost
+                && let Some(broken) = broken.get_mut(sender.index())
+            {
+                *broken = true;
+            }
             let broken = broken.get(sender.index()) == Some(&true);
             pairer
                 .message(protocol, repeats, broken, message, &ends, &mut |entry| produce(driver, order, entry, cx.out));
