@@ -17,6 +17,7 @@ mod golden;
 mod krew;
 #[cfg(feature = "cli")]
 mod kubernetes;
+mod late_keys;
 #[cfg(feature = "cli")]
 mod live;
 mod support;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::detect::{Detected, confirms, detect};
 use super::{
     Cx, Dissector, Malformed, Message, Options, PROTOCOLS, Probe, Progress, Protocol, Recover, Switch, Transport,
-    Verdict,
+    Verdict, tls,
 };
 use crate::entry::{Direction, JOINED, Text};
 use crate::flow::reassembly::Stamp;
@@ -67,6 +67,8 @@ pub struct Driver {
     /// The caller's client is the server.
     reversed: bool,
     state: State,
+    /// The user named the protocol, and nothing of the flow has been seen yet.
+    named: bool,
     streams: [Stream; 2],
     outcome: Outcome,
     warning: Option<Text>,
@@ -91,6 +93,8 @@ struct Stream {
     /// A message boundary is to be found again, chunk by chunk.
     seeking: bool,
     ended: bool,
+    /// It has ended, but the dissector still waits.
+    closing: bool,
 }
 
 impl Stream {
@@ -162,7 +166,11 @@ impl Driver {
     /// For a new flow.
     #[must_use]
     pub fn new(flow: Delivery, options: &Options) -> Self {
-        let state = match options.decode_as.iter().find(|(port, _)| *port == flow.port) {
+        // Whoever names a protocol that comes inside of TLS means what is inside.
+        let named = options.decode_as.iter().find(|(port, protocol)| {
+            *port == flow.port && (flow.depth == 0 || !std::ptr::eq(*protocol, &raw const tls::PROTOCOL))
+        });
+        let state = match named {
             Some((_, protocol)) => State::Dissecting { protocol, dissector: (protocol.new)() },
             None => State::Probing { tries: 0 },
         };
@@ -170,6 +178,7 @@ impl Driver {
             flow,
             reversed: false,
             state,
+            named: named.is_some(),
             streams: <[Stream; 2]>::default(),
             outcome: Outcome::default(),
             warning: (!flow.start && flow.transport == Transport::Tcp).then_some(Text::Borrowed(JOINED)),
@@ -232,6 +241,9 @@ impl Driver {
             return;
         }
         let direction = self.oriented(direction);
+        if std::mem::take(&mut self.named) {
+            self.unwrap_tls(direction, bytes);
+        }
         match &mut self.state {
             State::Ignoring => {}
             State::Probing { .. } => {
@@ -246,6 +258,16 @@ impl Driver {
         }
     }
 
+    /// If the protocol that was named for the flow's port comes inside of TLS, that is first.
+    fn unwrap_tls(&mut self, direction: Direction, bytes: &[u8]) {
+        let Delivery { transport, port, start, .. } = self.flow;
+        let probe = Probe { transport, direction, data: bytes, port, start };
+        if start && self.flow.depth == 0 && (tls::PROTOCOL.probe)(&probe) == Verdict::Yes {
+            self.flow.certain = true;
+            self.state = State::Dissecting { protocol: &tls::PROTOCOL, dissector: tls::new_dissector() };
+        }
+    }
+
     /// Lets the dissector have each direction's buffered bytes in turn, as long as it asks for the other's.
     fn turns(&mut self, mut turned: bool, direction: Direction, options: &Options, out: &mut Vec<Message>) {
         while turned {
@@ -255,9 +277,9 @@ impl Driver {
         }
     }
 
-    /// True if bytes wait for their dissector.
+    /// True while bytes wait for something else than bytes.
     pub fn is_waiting(&self) -> bool {
-        matches!(self.state, State::Dissecting { .. }) && self.waiting() > 0
+        matches!(&self.state, State::Dissecting { dissector, .. } if dissector.is_waiting())
     }
 
     /// Calls the dissector again with the bytes that wait for it: something else than bytes may have come.
@@ -265,6 +287,13 @@ impl Driver {
         let server = self.refeed(Direction::ToClient, options, out);
         let client = self.refeed(Direction::ToServer, options, out);
         self.turns(server || client, Direction::ToServer, options, out);
+        for direction in [Direction::ToServer, Direction::ToClient] {
+            let closing = self.streams.get(direction.index()).is_some_and(|stream| stream.closing);
+            if closing && !self.is_waiting() {
+                let direction = self.oriented(direction);
+                self.close(direction, false, options, out);
+            }
+        }
     }
 
     /// Bytes of both directions that wait.
@@ -310,7 +339,12 @@ impl Driver {
     /// One direction has ended.
     pub fn close(&mut self, direction: Direction, cut: bool, options: &Options, out: &mut Vec<Message>) {
         let direction = self.oriented(direction);
+        let waits = self.is_waiting() && !cut;
         let Some(stream) = self.streams.get_mut(direction.index()) else { return };
+        if waits {
+            stream.closing = true;
+            return;
+        }
         if std::mem::replace(&mut stream.ended, true) {
             return;
         }

@@ -205,6 +205,11 @@ pub trait Dissector: Send {
     /// consumed.
     fn close(&mut self, _direction: Direction, _rest: &[u8], _cx: &mut Cx<'_>) {}
 
+    /// True while bytes wait for something else than bytes, which may come after the end too.
+    fn is_waiting(&self) -> bool {
+        false
+    }
+
     /// What became of a flow that this one carries inside.
     fn outcome(&self) -> Outcome {
         Outcome::default()

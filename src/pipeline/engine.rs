@@ -218,11 +218,7 @@ impl Engine {
 
     /// There are new keys: flows that waited for them go on.
     pub fn rekey(&mut self, last_frame: u64) {
-        let mut waiting: Vec<&mut Flow> = self
-            .flows
-            .values_mut()
-            .filter(|flow| flow.dissection.as_ref().is_some_and(|it| it.driver.is_waiting()))
-            .collect();
+        let mut waiting: Vec<&mut Flow> = self.flows.values_mut().filter(|flow| flow.is_waiting()).collect();
         waiting.sort_unstable_by_key(|flow| flow.first_frame);
         let mut context = Context {
             options: &self.options,
@@ -231,10 +227,11 @@ impl Engine {
             out: &mut self.out,
             frame: last_frame,
         };
-        for Flow { key, client_side, first_frame, dissection, .. } in waiting {
-            let Some(dissection) = dissection else { continue };
+        for flow in waiting {
+            let Some(dissection) = &mut flow.dissection else { continue };
             dissection.driver.wake(context.options, context.messages);
-            dissection.settle(key, *client_side, *first_frame, None, &mut context);
+            dissection.settle(&flow.key, flow.client_side, flow.first_frame, None, &mut context);
+            flow.finish_if_over(&mut context);
         }
     }
 
@@ -326,9 +323,7 @@ fn tcp(
     }
     flow.last_seen = stamp.time;
     flow.reassemble(Some((side, segment, stamp)), cx);
-    if flow.reassembly.is_over() {
-        flow.finish(cx);
-    }
+    flow.finish_if_over(cx);
 }
 
 fn datagram(
@@ -412,6 +407,17 @@ impl Flow {
         match segment {
             Some((side, segment, stamp)) => reassembly.segment(side, segment, stamp, &mut dissect),
             None => reassembly.finish(&mut dissect),
+        }
+    }
+
+    /// True while its bytes wait for something else than bytes.
+    fn is_waiting(&self) -> bool {
+        self.dissection.as_ref().is_some_and(|dissection| dissection.driver.is_waiting())
+    }
+
+    fn finish_if_over(&mut self, cx: &mut Context<'_>) {
+        if self.reassembly.is_over() && !self.is_waiting() {
+            self.finish(cx);
         }
     }
 

@@ -259,6 +259,10 @@ impl Dissector for Tls {
         }
     }
 
+    fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
+    }
+
     fn outcome(&self) -> Outcome {
         self.session.as_deref().map(Session::outcome).unwrap_or_default()
     }
@@ -364,10 +368,12 @@ impl Tls {
                 if opened == Opened::Failed {
                     session.warn();
                 }
-                session.skip(direction, header.length as u64, cx);
                 let client = direction == Direction::ToServer && session.early != session::Early::Rejected;
                 if client || session.has_finished(Direction::ToServer) {
                     self.finish(cx);
+                }
+                if let Some(session) = &mut self.session {
+                    session.skip(direction, header.length as u64, cx);
                 }
                 return Ok(());
             }

@@ -79,7 +79,12 @@ impl Tls {
             fields.append(&mut self.more);
             fields.push(("decrypted".into(), self.session.is_some().into()));
             if self.session.is_none() {
-                fields.push(("reason".into(), self.reason.unwrap_or("no key log given").into()));
+                let reason = match self.reason {
+                    Some(reason) => reason,
+                    None if cx.options.keys.is_useful() => "it ended before anything was encrypted",
+                    None => "no key log given",
+                };
+                fields.push(("reason".into(), reason.into()));
             }
             response.detail = Value::Map(fields);
         }

@@ -8,7 +8,7 @@ use super::keys::{Label, Random, Secrets};
 use super::opener::{Agreement, Opener};
 use super::record::{self, Content, Header};
 use super::suite::Suite;
-use crate::dissect::{Cx, Delivery, Driver, Message, Options, Outcome, Protocol, Role, Transport, find};
+use crate::dissect::{Cx, Delivery, Driver, Message, Options, Outcome, PROTOCOLS, Protocol, Role, Transport, find};
 use crate::entry::{Direction, Text};
 use crate::flow::reassembly::Stamp;
 
@@ -121,11 +121,11 @@ impl Session {
         }
         let flow = Delivery {
             transport: Transport::Tcp,
-            port: plain_port(cx.port),
+            port: cx.port,
             start: true,
             certain: true,
             addresses: cx.addresses,
-            hint: hint.or(cx.hint),
+            hint: hint.or(cx.hint).or_else(|| usual(cx.port)),
             depth: cx.depth + 1,
         };
         let mut this = Box::new(Self {
@@ -448,10 +448,10 @@ pub(super) fn negotiated(alpn: &[u8]) -> Option<&'static Protocol> {
     })
 }
 
-/// The port where what is inside of TLS at `port` usually is spoken without.
-fn plain_port(port: u16) -> u16 {
-    match port {
-        443 | 8443 | 9443 | 6443 | 10250 => 80,
+/// What usually is inside of TLS at that port, told from the port where it is spoken without.
+fn usual(port: u16) -> Option<&'static Protocol> {
+    let plain = match port {
+        443 | 6443 | 8443 | 9443 | 10250 => 80,
         853 => 53,
         636 => 389,
         5671 => 5672,
@@ -461,5 +461,7 @@ fn plain_port(port: u16) -> u16 {
         9142 => 9042,
         11212 => 11211,
         other => other,
-    }
+    };
+    let carried = |protocol: &&Protocol| matches!(protocol.transport, Transport::Tcp | Transport::Both);
+    PROTOCOLS.iter().copied().filter(carried).find(|protocol| protocol.ports.contains(&plain))
 }
