@@ -14,6 +14,7 @@ mod grpc;
 mod http;
 mod http1;
 mod http2;
+mod http3;
 mod icmp;
 mod memcached;
 mod message;
@@ -44,6 +45,7 @@ pub static PROTOCOLS: &[&Protocol] = &[
     &grpc::PROTOCOL,
     &http1::PROTOCOL,
     &http2::PROTOCOL,
+    &http3::PROTOCOL,
     &icmp::PROTOCOL,
     &dns::llmnr::PROTOCOL,
     &dns::mdns::PROTOCOL,

@@ -159,7 +159,7 @@ impl<'a> ServerHello<'a> {
 }
 
 /// The extensions of an `EncryptedExtensions` message.
-pub(super) fn encrypted_extensions(body: &[u8]) -> Extensions<'_> {
+pub(in crate::dissect) fn encrypted_extensions(body: &[u8]) -> Extensions<'_> {
     rest_as_extensions(Cursor::new(body))
 }
 
