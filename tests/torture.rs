@@ -106,3 +106,25 @@ fn a_lost_frame_costs_no_more_than_its_surroundings() {
         }
     }
 }
+
+#[test]
+fn damage_anywhere_is_survived() {
+    for (name, script) in scripts().into_iter().filter(|(_, script)| !script.keys.is_empty()) {
+        let frames = script.frames();
+        let mut state = 1u32;
+        for round in 0..60 {
+            let mut damaged = frames.clone();
+            for _ in 0..=round % 4 {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let at = state as usize % damaged.len();
+                let frame = &mut damaged[at].1;
+                // Behind the headers, where checksums are not looked at.
+                let offset = 42 + (state >> 8) as usize % (frame.len() - 41);
+                if let Some(byte) = frame.get_mut(offset) {
+                    *byte ^= (state >> 20) as u8 | 1;
+                }
+            }
+            assert!(rows(&script, &damaged).len() <= frames.len(), "{name}");
+        }
+    }
+}

@@ -143,9 +143,9 @@ impl Stream {
     pub fn data(&mut self, direction: Direction, content: &[u8], skipped: u64, framing: u64) {
         let response = direction != self.asks;
         if let Some(draft) = self.half(response) {
-            draft.message.bytes += content.len() as u64 + skipped + framing;
+            draft.message.bytes = draft.message.bytes.saturating_add(content.len() as u64 + skipped + framing);
             draft.body(content);
-            draft.size += skipped;
+            draft.size = draft.size.saturating_add(skipped);
         }
     }
 
@@ -159,7 +159,7 @@ impl Stream {
         let response = direction != self.asks;
         if let Some(draft) = self.half(response) {
             draft.lose(len);
-            draft.message.bytes += len;
+            draft.message.bytes = draft.message.bytes.saturating_add(len);
         }
     }
 

@@ -297,3 +297,67 @@ fn error_name(code: u64) -> Text {
         _ => return format!("{code:#x}").into(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+    use crate::dissect::Options;
+
+    /// Calls with a context whose messages are dropped.
+    fn with_context(call: impl FnOnce(&mut Cx<'_>)) {
+        let options = Options { detail: true, ..Options::default() };
+        let mut out = Vec::new();
+        let mut cx = Cx {
+            options: &options,
+            transport: Transport::Udp,
+            port: 443,
+            start: true,
+            addresses: [IpAddr::V4(Ipv4Addr::LOCALHOST); 2],
+            time: Timestamp::default(),
+            now: Timestamp::default(),
+            packet: 1,
+            position: 0,
+            cut: false,
+            dropped: 0,
+            hint: None,
+            depth: 0,
+            out: &mut out,
+        };
+        call(&mut cx);
+    }
+
+    #[test]
+    fn any_bytes_are_survived() {
+        let mut state = 1u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as u8
+        };
+        for _ in 0..20_000 {
+            with_context(|cx| {
+                let mut http3 = Http3::new(1);
+                for id in [2, 0, 3, 4] {
+                    let direction = if random() & 1 > 0 { Direction::ToServer } else { Direction::ToClient };
+                    let mut bytes: Vec<u8> = (0..random() % 60).map(|_| random()).collect();
+                    // Mostly what comes far: a kind that is known, and a length that may fit.
+                    for (at, likely) in [(0, random() % 5), (1, random() % 50)] {
+                        if let Some(byte) = bytes.get_mut(at).filter(|_| random() % 8 > 0) {
+                            *byte = likely;
+                        }
+                    }
+                    let mut rest = &bytes[..];
+                    while let Ok(Step::Done(used @ 1..)) =
+                        http3.data(direction, id, rest, (Timestamp::default(), 1), cx)
+                    {
+                        rest = rest.get(used..).unwrap_or_default();
+                    }
+                    http3.lose(direction, id, u64::from(random()) << 54);
+                    http3.end(direction, id, cx);
+                }
+                http3.close(cx);
+            });
+        }
+    }
+}

@@ -17,6 +17,8 @@ use crate::entry::{Direction, Timestamp};
 
 /// The most directions of streams that are followed at once.
 const MAX_STREAMS: usize = 2048;
+/// The most bytes of all streams that wait: for a hole to be filled, or to be read.
+const MAX_WAITING: usize = 8 << 20;
 /// How rows say where their keys came from.
 const KEYLOG: &str = "keylog";
 
@@ -33,6 +35,8 @@ pub(super) struct Session {
     /// None if the application protocol is another.
     http3: Option<Http3>,
     streams: HashMap<(u64, Direction), Incoming>,
+    /// Bytes in them that wait.
+    waiting: usize,
     undecrypted: u64,
 }
 
@@ -98,6 +102,7 @@ impl Session {
             alpn: None,
             http3: is_http3(offered).then(|| Http3::new(number)),
             streams: HashMap::new(),
+            waiting: 0,
             undecrypted: 0,
         }
     }
@@ -202,6 +207,7 @@ impl Session {
             return;
         }
         let now = (cx.time(), cx.packet());
+        let mut instructed = false;
         for frame in app_frames(&frames) {
             match frame {
                 AppFrame::Stream { id, offset, data, last } => {
@@ -209,23 +215,33 @@ impl Session {
                     if !self.streams.contains_key(&key) && self.streams.len() >= MAX_STREAMS {
                         continue;
                     }
+                    let full = self.waiting > MAX_WAITING;
                     let stream = self.streams.entry(key).or_default();
+                    self.waiting -= stream.waiting();
                     stream.add(offset, data, last, now);
-                    self.read(id, direction, false, cx);
-                    // What the encoder's stream brought may be what others wait for.
-                    if id & 2 > 0 {
-                        self.read_blocked(direction, cx);
-                    }
+                    self.waiting += stream.waiting();
+                    self.read(id, direction, full, cx);
+                    instructed |= id & 2 > 0;
                 }
                 AppFrame::Reset { id, code } => {
                     if let Some(http3) = &mut self.http3 {
                         http3.reset(direction, id, code, cx);
                     }
-                    self.streams.remove(&(id, direction));
+                    self.forget(id, direction);
                 }
                 AppFrame::Close => self.close(cx),
                 AppFrame::Crypto(..) | AppFrame::Other => {}
             }
+        }
+        if instructed {
+            // What the encoder's stream brought may be what others wait for.
+            self.read_blocked(direction, cx);
+        }
+    }
+
+    fn forget(&mut self, id: u64, direction: Direction) {
+        if let Some(stream) = self.streams.remove(&(id, direction)) {
+            self.waiting -= stream.waiting();
         }
     }
 
@@ -233,6 +249,7 @@ impl Session {
     fn read(&mut self, id: u64, direction: Direction, all: bool, cx: &mut Cx<'_>) {
         let now = (cx.time(), cx.packet());
         let (Some(http3), Some(stream)) = (&mut self.http3, self.streams.get_mut(&(id, direction))) else { return };
+        self.waiting -= stream.waiting();
         loop {
             while !stream.ignored && !stream.ready().is_empty() {
                 match http3.data(direction, id, stream.ready(), stream.since, cx) {
@@ -247,9 +264,10 @@ impl Session {
                 None => break,
             }
         }
+        self.waiting += stream.waiting();
         if stream.is_over() {
             http3.end(direction, id, cx);
-            self.streams.remove(&(id, direction));
+            self.forget(id, direction);
         }
     }
 
@@ -275,6 +293,7 @@ impl Session {
             self.read(id, direction, true, cx);
         }
         self.streams.clear();
+        self.waiting = 0;
         if let Some(http3) = &mut self.http3 {
             http3.close(cx);
         }

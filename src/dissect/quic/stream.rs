@@ -89,6 +89,11 @@ impl Incoming {
         self.since = now;
     }
 
+    /// Bytes that wait.
+    pub fn waiting(&self) -> usize {
+        self.ready.len() + self.behind
+    }
+
     /// True if more waits than may.
     pub fn is_stuck(&self) -> bool {
         self.ready.len() > MAX_READY

@@ -9,7 +9,7 @@ use rc4::{Rc4, StreamCipher};
 use super::aead::Aead;
 use super::keys::Random;
 use super::record;
-use super::schedule::{Hash, Hmac, expand_label, prf};
+use super::schedule::{self, Hash, Hmac, expand, prf};
 use super::suite::{Cipher, Suite};
 use crate::dissect::Cursor;
 
@@ -31,7 +31,7 @@ enum Protection {
         iv: [u8; 12],
         suite: Suite,
         secret: Vec<u8>,
-        bare: bool,
+        draft: Draft,
     },
     /// TLS 1.2: the nonce is the fixed part and what each record brings, or made of the sequence number.
     Aead {
@@ -49,6 +49,25 @@ enum Protection {
         cipher: Option<Box<Rc4>>,
         mac: RecordMac,
     },
+}
+
+/// How drafts of TLS 1.3 differ from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Draft {
+    /// Before the 25th, records' headers were not protected.
+    bare: bool,
+    /// What labels begin with.
+    prefix: &'static [u8],
+}
+
+impl Draft {
+    /// For a version of that number: 1.3, or one of its drafts.
+    pub fn of(version: u16) -> Self {
+        Self {
+            bare: matches!(version, 0x7f00..0x7f19),
+            prefix: if matches!(version, 0x7f00..0x7f14) { b"TLS 1.3, " } else { schedule::PREFIX },
+        }
+    }
 }
 
 /// What a handshake of TLS 1.2 or older agreed on.
@@ -100,23 +119,22 @@ impl Opener {
         Some([side(client_mac, client_key, client_iv)?, side(server_mac, server_key, server_iv)?])
     }
 
-    /// That of a side of TLS 1.3 with this traffic secret. `bare`: as in drafts before the 25th, which left the record's header
-    /// unprotected.
-    pub fn modern(suite: Suite, secret: &[u8], bare: bool) -> Option<Self> {
+    /// That of a side of TLS 1.3 with this traffic secret.
+    pub fn modern(suite: Suite, secret: &[u8], draft: Draft) -> Option<Self> {
         let mut key = vec![0; suite.cipher.key_len()];
         let mut iv = [0; 12];
-        expand_label(suite.hash, secret, b"key", &mut key)?;
-        expand_label(suite.hash, secret, b"iv", &mut iv)?;
+        expand(suite.hash, secret, draft.prefix, b"key", &mut key)?;
+        expand(suite.hash, secret, draft.prefix, b"iv", &mut iv)?;
         let aead = Aead::new(suite.cipher, &key)?;
-        Some(Self { protection: Protection::Modern { aead, iv, suite, secret: secret.to_vec(), bare }, sequence: 0 })
+        Some(Self { protection: Protection::Modern { aead, iv, suite, secret: secret.to_vec(), draft }, sequence: 0 })
     }
 
     /// The one that follows it after a KeyUpdate (RFC 8446 section 7.2).
     pub fn updated(&self) -> Option<Self> {
-        let Protection::Modern { suite, secret, bare, .. } = &self.protection else { return None };
+        let Protection::Modern { suite, secret, draft, .. } = &self.protection else { return None };
         let mut next = vec![0; secret.len()];
-        expand_label(suite.hash, secret, b"traffic upd", &mut next)?;
-        Self::modern(*suite, &next, *bare)
+        expand(suite.hash, secret, draft.prefix, b"traffic upd", &mut next)?;
+        Self::modern(*suite, &next, *draft)
     }
 
     /// Passes over records that are known to be lost.
@@ -150,9 +168,9 @@ impl Protection {
     fn open(&mut self, sequence: u64, header: [u8; record::HEADER], payload: &[u8], plain: &mut Vec<u8>) -> Option<u8> {
         let [content, version @ .., _, _] = header;
         match self {
-            Self::Modern { aead, iv, bare, .. } => {
+            Self::Modern { aead, iv, draft, .. } => {
                 plain.extend_from_slice(payload);
-                let aad = if *bare { &[][..] } else { &header };
+                let aad = if draft.bare { &[][..] } else { &header };
                 if !aead.open(&numbered(*iv, sequence), aad, plain) {
                     return None;
                 }

@@ -116,16 +116,23 @@ fn p_hash(hash: Hash, secret: &[u8], label: &[u8], seed: &[&[u8]], out: &mut [u8
     Some(())
 }
 
+/// What all labels begin with.
+pub(super) const PREFIX: &[u8] = b"tls13 ";
+
 /// HKDF-Expand-Label without context.
 pub(in crate::dissect) fn expand_label(hash: Hash, secret: &[u8], label: &[u8], out: &mut [u8]) -> Option<()> {
-    const PREFIX: &[u8] = b"tls13 ";
+    expand(hash, secret, PREFIX, label, out)
+}
+
+/// The same with another prefix, as in drafts.
+pub(super) fn expand(hash: Hash, secret: &[u8], prefix: &[u8], label: &[u8], out: &mut [u8]) -> Option<()> {
     let length = u16::try_from(out.len()).ok()?.to_be_bytes();
-    let label_length = [u8::try_from(PREFIX.len() + label.len()).ok()?];
+    let label_length = [u8::try_from(prefix.len() + label.len()).ok()?];
     let mac = Hmac::new(hash, secret)?;
     let mut previous: Option<Digest> = None;
     for (count, chunk) in (1u8..).zip(out.chunks_mut(hash.len())) {
         let before = previous.as_deref().unwrap_or_default();
-        let block = mac.sign(&[before, &length, &label_length, PREFIX, label, &[0], &[count]]);
+        let block = mac.sign(&[before, &length, &label_length, prefix, label, &[0], &[count]]);
         chunk.copy_from_slice(block.get(..chunk.len())?);
         previous = Some(block);
     }

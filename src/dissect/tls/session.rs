@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::extensions::{ENCRYPT_THEN_MAC, TRUNCATED_HMAC};
 use super::handshake::ServerHello;
 use super::keys::{Label, Random, Secrets};
-use super::opener::{Agreement, Opener};
+use super::opener::{Agreement, Draft, Opener};
 use super::record::{self, Content, Header};
 use super::suite::Suite;
 use crate::dissect::{Cx, Delivery, Driver, Message, Options, Outcome, PROTOCOLS, Protocol, Role, Transport, find};
@@ -16,6 +16,8 @@ use crate::flow::reassembly::Stamp;
 const MAX_FAILURES: u32 = 32;
 /// The most lost records that are reckoned with when their number is not known.
 const MAX_LOST: u64 = 1024;
+/// The most bytes of a direction that are opened in vain to find out how many records are lost.
+const MAX_SEARCH: u64 = 64 << 20;
 /// How deep encrypted connections may be inside of each other.
 const MAX_DEPTH: u8 = 4;
 /// How rows say where their keys came from.
@@ -77,8 +79,8 @@ pub(super) struct Session {
     secrets: Arc<Secrets>,
     suite: Suite,
     modern: bool,
-    /// A draft of TLS 1.3 that does not protect the headers of records.
-    bare: bool,
+    /// Which draft of TLS 1.3, if it is one.
+    draft: Draft,
     readers: [Reader; 2],
     pub early: Early,
     /// The content of the last record that was opened.
@@ -103,6 +105,8 @@ struct Reader {
     lost: u64,
     /// Failures in a row.
     failures: u32,
+    /// Bytes that were opened in vain.
+    searched: u64,
 }
 
 impl Session {
@@ -131,7 +135,7 @@ impl Session {
         let mut this = Box::new(Self {
             suite,
             modern: choice.modern,
-            bare: matches!(choice.version, 0x7f00..0x7f19),
+            draft: Draft::of(choice.version),
             readers: <[Reader; 2]>::default(),
             early: if early { Early::Undecided } else { Early::None },
             plain: Vec::new(),
@@ -199,10 +203,10 @@ impl Session {
 
     /// The first secret of a side of TLS 1.3 is in use.
     fn start(&mut self, direction: Direction) {
-        let (suite, bare, secrets) = (self.suite, self.bare, Arc::clone(&self.secrets));
+        let (suite, draft, secrets) = (self.suite, self.draft, Arc::clone(&self.secrets));
         let reader = self.reader(direction);
         let secret = reader.labels.first().and_then(|label| secrets.get(*label));
-        reader.now = secret.and_then(|secret| Opener::modern(suite, secret, bare));
+        reader.now = secret.and_then(|secret| Opener::modern(suite, secret, draft));
     }
 
     /// A side of TLS 1.3 goes on with the secret that follows this one.
@@ -314,7 +318,7 @@ impl Session {
         content: Content,
         plain: &mut Vec<u8>,
     ) -> Opened {
-        let (modern, suite, bare, secrets) = (self.modern, self.suite, self.bare, Arc::clone(&self.secrets));
+        let (modern, suite, draft, secrets) = (self.modern, self.suite, self.draft, Arc::clone(&self.secrets));
         let rejected = direction == Direction::ToServer && self.early == Early::Rejected;
         let reader = self.reader(direction);
         if modern && content != Content::ApplicationData {
@@ -338,13 +342,19 @@ impl Session {
             for skipped in 1..reader.labels.len() {
                 let Some(labels) = reader.labels.get(skipped..) else { break };
                 let secret = labels.first().and_then(|label| secrets.get(*label));
-                let Some(mut later) = secret.and_then(|secret| Opener::modern(suite, secret, bare)) else { continue };
+                let Some(mut later) = secret.and_then(|secret| Opener::modern(suite, secret, draft)) else { continue };
                 found = later.open(head, payload, lost, plain);
                 if found.is_some() {
                     reader.labels = labels;
                     reader.now = Some(later);
                     break;
                 }
+            }
+        }
+        if found.is_none() && lost > 0 {
+            reader.searched += lost * payload.len() as u64;
+            if reader.searched > MAX_SEARCH {
+                reader.lost = 0;
             }
         }
         match found.and_then(Content::of) {
@@ -361,7 +371,8 @@ impl Session {
             now.pass(1);
         } else {
             let records = len / (record::HEADER as u64 + 16) + 2;
-            reader.lost = reader.lost.saturating_add(records).min(MAX_LOST);
+            let most = if reader.searched > MAX_SEARCH { 0 } else { MAX_LOST };
+            reader.lost = reader.lost.saturating_add(records).min(most);
         }
         if reader.now.as_ref().is_some_and(Opener::needs_all) {
             reader.failures = MAX_FAILURES + 1;
