@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use kubectl_sniff::dissect::{Options, PROTOCOLS};
+use kubectl_sniff::dissect::PROTOCOLS;
 use kubectl_sniff::entry::Entry;
 use kubectl_sniff::pipeline::Counts;
 
 use crate::support::flow_script::Script;
-use crate::support::{dissect, dissect_file, dissect_with, show};
+use crate::support::{dissect_file, dissect_with, show};
 
 /// The flow scripts, as (protocol, case, path).
 pub fn fixtures() -> Vec<(String, String, PathBuf)> {
@@ -34,13 +34,13 @@ fn files(kind: &str) -> Vec<(String, String, PathBuf)> {
 fn every_fixture_gives_its_rows() {
     for (_, case, path) in fixtures() {
         let script = Script::parse(&std::fs::read_to_string(&path).unwrap());
-        matches_snapshot(&case, &path, &dissect(&script.frames()));
+        matches_snapshot(&case, &path, &dissect_with(&script.frames(), &script.options(), 1));
     }
 }
 
 #[test]
 fn every_recorded_capture_gives_its_rows() {
-    for (_, case, path) in files("pcap") {
+    for (_, case, path) in files("pcap").into_iter().chain(files("pcapng")) {
         matches_snapshot(&case, &path, &dissect_file(&path));
     }
 }
@@ -59,8 +59,8 @@ fn matches_snapshot(case: &str, path: &Path, (entries, counts): &(Vec<Entry>, Co
 #[test]
 fn rows_are_the_same_on_several_cores() {
     for (_, case, path) in fixtures() {
-        let frames = Script::parse(&std::fs::read_to_string(&path).unwrap()).frames();
-        let options = Options { detail: true, ..Options::default() };
+        let script = Script::parse(&std::fs::read_to_string(&path).unwrap());
+        let (frames, options) = (script.frames(), script.options());
         let (one, three) = (dissect_with(&frames, &options, 1), dissect_with(&frames, &options, 3));
         assert_eq!(show(&one.0, &one.1), show(&three.0, &three.1), "{case}");
     }

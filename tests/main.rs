@@ -19,6 +19,7 @@ mod golden;
 mod krew;
 #[cfg(feature = "cli")]
 mod kubernetes;
+mod late_keys;
 #[cfg(feature = "cli")]
 mod live;
 #[cfg(feature = "cli")]

@@ -1,7 +1,7 @@
 //! Capture files: opened, decompressed, read in large pieces.
 
 use std::io::{self, BufRead, BufReader, Cursor, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,7 +9,7 @@ use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::StreamingDecoder;
 
 use super::decoder::{Decoder, grouped};
-use super::{Batch, Error, Source};
+use super::{Batch, Error, Source, secrets};
 
 /// How much is read from a file at once.
 const CHUNK: usize = 1 << 18;
@@ -34,6 +34,8 @@ pub struct File {
     total: Option<u64>,
     ended: bool,
     complaint: Option<String>,
+    /// To be opened once more, if it is a regular file.
+    path: Option<PathBuf>,
 }
 
 impl File {
@@ -51,7 +53,9 @@ impl File {
         if metadata.is_dir() {
             return Err(Error::Io { name, cause: io::ErrorKind::IsADirectory.into() });
         }
-        Self::new(name, file, metadata.is_file().then_some(metadata.len()))
+        let regular = metadata.is_file();
+        let this = Self::new(name, file, regular.then_some(metadata.len()))?;
+        Ok(Self { path: regular.then(|| path.to_owned()), ..this })
     }
 
     /// Reads a capture from `input`, which is `total` bytes long if that is known.
@@ -84,6 +88,7 @@ impl File {
             total,
             ended: false,
             complaint: None,
+            path: None,
         })
     }
 
@@ -189,6 +194,12 @@ impl Source for File {
             return Ok(true);
         }
         Ok(!(batch.frames.is_empty() && batch.notes.is_empty() && batch.interfaces.is_empty()))
+    }
+
+    fn secrets(&mut self) -> Vec<u8> {
+        // Of a compressed one, they are found when it is read.
+        let path = self.path.as_ref().filter(|_| self.compression.is_none());
+        path.and_then(|path| std::fs::File::open(path).ok()).map(secrets::key_logs).unwrap_or_default()
     }
 
     fn complaint(&self) -> Option<String> {

@@ -122,6 +122,12 @@ pub trait Source {
     /// [`Error`] if the input cannot be read or is no capture. What was read before stays valid.
     fn next_batch(&mut self, batch: &mut Batch) -> Result<bool, Error>;
 
+    /// The TLS key logs that the capture holds anywhere, as far as that can be told before it is read. Those that come as
+    /// [`Note::Secrets`] may be the same.
+    fn secrets(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
+
     /// What a reader should know at the end: the capture stops in the middle of a packet, or is damaged from there on.
     fn complaint(&self) -> Option<String> {
         None

@@ -34,6 +34,8 @@ pub mod pcapng;
 #[cfg(feature = "agent")]
 mod pf_ring;
 #[cfg(feature = "engine")]
+mod secrets;
+#[cfg(feature = "engine")]
 mod section;
 #[cfg(feature = "agent")]
 mod socket;

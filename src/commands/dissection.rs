@@ -1,10 +1,12 @@
 //! The flags that say how to dissect and what to print: the same for live pods and for files.
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
-use crate::dissect::{self, Protocol};
+use crate::dissect::{self, Keys, Protocol};
 use crate::entry::Timestamp;
 use crate::output::{Format, Look};
 
@@ -36,6 +38,10 @@ pub struct Dissection {
     #[arg(long, value_name = "PORT=PROTOCOL", value_parser = decode_as)]
     pub decode_as: Vec<(u16, &'static Protocol)>,
 
+    /// Decrypt TLS with the secrets in this key log, as SSLKEYLOGFILE makes it (repeatable); those in a capture count anyway
+    #[arg(long, value_name = "FILE")]
+    pub keylog: Vec<PathBuf>,
+
     /// End after so many entries
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
@@ -63,12 +69,13 @@ fn decode_as(text: &str) -> Result<(u16, &'static Protocol), String> {
 
 impl Dissection {
     /// What the engine needs to know.
-    pub fn options(&self) -> dissect::Options {
+    pub fn options(&self, keys: &Arc<Keys>) -> dissect::Options {
         dissect::Options {
             detail: self.output.detail(),
             body_limit: self.body_limit,
             secrets: self.show_secrets,
             decode_as: self.decode_as.clone(),
+            keys: Arc::clone(keys),
         }
     }
 

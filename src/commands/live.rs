@@ -14,10 +14,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::Failure;
 use super::dissection::{Dissection, now, stdout};
+use super::keylog::KeyLogs;
 use super::read::Counted;
 use crate::capture::Note;
 use crate::cluster::flags::Options;
 use crate::cluster::{self, Cluster, Event, Names, Selection, Stop};
+use crate::dissect::Keys;
 use crate::entry::Name;
 use crate::output::kept::{Both, Kept};
 use crate::output::pcapng::Pcapng;
@@ -59,6 +61,8 @@ pub struct Session<'a> {
     pub duration: Option<Duration>,
     /// Where packets and entries are kept, if they are.
     pub kept: Option<Kept>,
+    /// Whether a saved capture gets the keys that decrypt it.
+    pub save_keys: bool,
 }
 
 /// Why it goes no further.
@@ -101,7 +105,12 @@ impl Session<'_> {
         let resolve: Arc<dyn Resolve> =
             { if saved.is_empty() && self.kept.is_none() { Arc::clone(&names) as _ } else { Arc::clone(&seen) as _ } };
         let mut printer = output::sink(format, rows, self.dissection.look(namespaces.len() != 1));
-        let mut dissection = self.dissection.options();
+        let keys = Arc::new(Keys::default());
+        let logs = KeyLogs::new(&self.dissection.keylog);
+        if !self.dissection.keylog.is_empty() {
+            keys.grow();
+        }
+        let mut dissection = self.dissection.options(&keys);
         if let Some(kept) = &self.kept {
             let capture = kept.capture();
             let file = File::create(&capture)?;
@@ -112,6 +121,9 @@ impl Session<'_> {
         let mut sink = Counted::new(printer, self.dissection.count);
         let mut watcher = Watcher {
             live: Live::new(dissection, resolve, &mut sink),
+            logs,
+            keys,
+            save_keys: self.save_keys,
             status,
             saved,
             kept: self.kept,
@@ -252,10 +264,27 @@ struct Watcher<'a> {
     /// Pods that an agent has streamed from.
     sniffed: usize,
     failed: bool,
+    logs: KeyLogs,
+    keys: Arc<Keys>,
+    /// Whether the saved capture gets the keys.
+    save_keys: bool,
 }
 
 impl Watcher<'_> {
+    /// Takes what the key logs have got.
+    fn learn(&mut self) -> Result<(), End> {
+        let new = self.logs.poll(&self.keys).map_err(End::Failed)?;
+        if !new.is_empty() {
+            for saved in self.saved.iter_mut().filter(|_| self.save_keys) {
+                saved.capture.secrets(&new);
+            }
+            self.live.rekey();
+        }
+        Ok(())
+    }
+
     fn tick(&mut self) -> Result<(), End> {
+        self.learn()?;
         for saved in &mut self.saved {
             let result = saved.capture.flush();
             saved.wrote(result)?;
@@ -351,6 +380,7 @@ impl Watcher<'_> {
                 ));
             }
         }
+        self.learn()?;
         let result = self.live.batch(tap, batch, now());
         let new = std::mem::take(&mut *self.seen.new.lock().unwrap_or_else(PoisonError::into_inner));
         for saved in &mut self.saved {

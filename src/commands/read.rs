@@ -2,11 +2,14 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::Failure;
 use super::dissection::{Dissection, stdout};
+use super::keylog::KeyLogs;
 use crate::capture::Source;
 use crate::capture::file::File;
+use crate::dissect::Keys;
 use crate::entry::Entry;
 use crate::output::status::Status;
 use crate::output::{self, Format};
@@ -18,10 +21,12 @@ pub fn run(path: &Path, dissection: &Dissection, status: &mut Status) -> Result<
         return Err(Failure::usage("-o name and -o pcapng are for live pods; a file is printed as rows, JSON or YAML"));
     }
     let mut file = File::open(path).map_err(|error| Failure::new(error.to_string()))?;
+    let keys = Arc::new(Keys::default());
+    KeyLogs::new(&dissection.keylog).load(&keys)?;
     status.reading(file.progress().1);
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut sink = Counted::new(output::sink(dissection.output, stdout(), dissection.look(true)), dissection.count);
-    let result = pipeline::run(&mut file, &dissection.options(), workers, &mut sink, |file| {
+    let result = pipeline::run(&mut file, &dissection.options(&keys), workers, &mut sink, |file| {
         status.position(file.progress().0);
     });
     status.clear();

@@ -33,6 +33,10 @@ pub struct Args {
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, help_heading = "Output")]
     keep: Option<Option<String>>,
 
+    /// Leave the keys of --keylog out of the saved capture; else Wireshark decrypts it as well
+    #[arg(long, help_heading = "Output")]
+    no_keys: bool,
+
     /// End after so long, as 30s or 5m
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "Output")]
     duration: Option<Duration>,
@@ -86,8 +90,8 @@ async fn sniff(args: &Args, status: &mut Status) -> Result<(), Failure> {
     }
     let keep = args.keep.as_ref().map(|name| name.as_deref());
     let kept = keep.map(kept).transpose()?;
-    let (dissection, duration) = (&args.dissection, args.duration);
-    let session = live::Session { cluster, selection, options, dissection, duration, kept };
+    let (dissection, duration, save_keys) = (&args.dissection, args.duration, !args.no_keys);
+    let session = live::Session { cluster, selection, options, dissection, duration, kept, save_keys };
     session.run(saving, status).await
 }
 

@@ -16,12 +16,13 @@ pub(super) enum Detected {
 
 /// Looks at the first bytes of one direction, `probe`, and at the other direction's so far.
 ///
-/// While `certain` is false the sender's side is a guess, and a protocol may find the bytes to be the other side's.
-pub(super) fn detect(probe: &Probe<'_>, other: &[u8], certain: bool) -> Detected {
+/// While `certain` is false the sender's side is a guess, and a protocol may find the bytes to be the other side's. `hint`
+/// counts as the protocol's port does.
+pub(super) fn detect(probe: &Probe<'_>, other: &[u8], certain: bool, hint: Option<&'static Protocol>) -> Detected {
     let mut best = None;
     let (mut more, mut wanted) = (false, false);
     for protocol in PROTOCOLS.iter().copied().filter(|protocol| carries(protocol.transport, probe.transport)) {
-        let hinted = protocol.ports.contains(&probe.port);
+        let hinted = protocol.ports.contains(&probe.port) || hint.is_some_and(|hint| std::ptr::eq(hint, protocol));
         for reversed in [false, true] {
             if reversed && certain {
                 break;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::detect::{Detected, confirms, detect};
 use super::{
     Cx, Dissector, Malformed, Message, Options, PROTOCOLS, Probe, Progress, Protocol, Recover, Switch, Transport,
-    Verdict,
+    Verdict, tls,
 };
 use crate::entry::{Direction, JOINED, Text};
 use crate::flow::reassembly::Stamp;
@@ -36,6 +36,10 @@ pub struct Delivery {
     pub certain: bool,
     /// The addresses of client and server.
     pub addresses: [IpAddr; 2],
+    /// What its protocol is likely to be, from other signs than its bytes.
+    pub hint: Option<&'static Protocol>,
+    /// How many flows it is inside of: 0 for one of packets.
+    pub depth: u8,
 }
 
 /// What became of a flow, for the counters.
@@ -45,6 +49,19 @@ pub struct Outcome {
     pub unknown: bool,
     /// How often its bytes contradicted the protocol that they were taken for.
     pub malformed: u32,
+    /// How many encrypted records or packets did not prove authentic with the keys that are known.
+    pub undecrypted: u64,
+}
+
+impl Outcome {
+    /// With what became of a flow inside.
+    fn with(self, inner: Self) -> Self {
+        Self {
+            unknown: self.unknown || inner.unknown,
+            malformed: self.malformed + inner.malformed,
+            undecrypted: self.undecrypted + inner.undecrypted,
+        }
+    }
 }
 
 /// One flow's dissection.
@@ -53,6 +70,8 @@ pub struct Driver {
     /// The caller's client is the server.
     reversed: bool,
     state: State,
+    /// The user named the protocol, and nothing of the flow has been seen yet.
+    named: bool,
     streams: [Stream; 2],
     outcome: Outcome,
     warning: Option<Text>,
@@ -83,6 +102,8 @@ struct Stream {
     /// A message boundary is to be found again, chunk by chunk.
     seeking: bool,
     ended: bool,
+    /// It has ended, but the dissector still waits.
+    closing: bool,
 }
 
 impl Stream {
@@ -143,6 +164,9 @@ enum Run {
         consumed: usize,
         to: Switch,
     },
+    Turn {
+        consumed: usize,
+    },
     Ignore,
     Malformed(Malformed),
 }
@@ -151,7 +175,11 @@ impl Driver {
     /// For a new flow.
     #[must_use]
     pub fn new(flow: Delivery, options: &Options) -> Self {
-        let state = match options.decode_as.iter().find(|(port, _)| *port == flow.port) {
+        // Whoever names a protocol that comes inside of TLS means what is inside.
+        let named = options.decode_as.iter().find(|(port, protocol)| {
+            *port == flow.port && (flow.depth == 0 || !std::ptr::eq(*protocol, &raw const tls::PROTOCOL))
+        });
+        let state = match named {
             Some((_, protocol)) => State::Dissecting { protocol, dissector: (protocol.new)() },
             None => State::Probing { tries: [0; 2] },
         };
@@ -159,6 +187,7 @@ impl Driver {
             flow,
             reversed: false,
             state,
+            named: named.is_some(),
             streams: <[Stream; 2]>::default(),
             outcome: Outcome::default(),
             warning: (!flow.start && flow.transport == Transport::Tcp).then_some(Text::Borrowed(JOINED)),
@@ -180,7 +209,15 @@ impl Driver {
 
     /// What became of the flow so far.
     pub fn outcome(&self) -> Outcome {
-        self.outcome
+        match &self.state {
+            State::Dissecting { dissector, .. } => self.outcome.with(dissector.outcome()),
+            _ => self.outcome,
+        }
+    }
+
+    /// Other signs than its bytes say that it is this.
+    pub fn hint(&mut self, hint: &'static Protocol) {
+        self.flow.hint = Some(hint);
     }
 
     /// What the flow's first row should tell.
@@ -213,6 +250,9 @@ impl Driver {
             return;
         }
         let direction = self.oriented(direction);
+        if std::mem::take(&mut self.named) {
+            self.unwrap_tls(direction, bytes);
+        }
         match &mut self.state {
             State::Ignoring => {}
             State::Probing { .. } => {
@@ -220,8 +260,54 @@ impl Driver {
                 stream.push(bytes, stamp);
                 self.probe(direction, options, out);
             }
-            State::Dissecting { .. } => self.dissect(direction, bytes, stamp, options, out),
+            State::Dissecting { .. } => {
+                let turned = self.dissect(direction, bytes, stamp, options, out);
+                self.turns(turned, direction, options, out);
+            }
         }
+    }
+
+    /// If the protocol that was named for the flow's port comes inside of TLS, that is first.
+    fn unwrap_tls(&mut self, direction: Direction, bytes: &[u8]) {
+        let Delivery { transport, port, start, .. } = self.flow;
+        let probe = Probe { transport, direction, data: bytes, port, start };
+        if start && self.flow.depth == 0 && (tls::PROTOCOL.probe)(&probe) == Verdict::Yes {
+            self.flow.certain = true;
+            self.state = State::Dissecting { protocol: &tls::PROTOCOL, dissector: tls::new_dissector() };
+        }
+    }
+
+    /// Lets the dissector have each direction's buffered bytes in turn, as long as it asks for the other's.
+    fn turns(&mut self, mut turned: bool, direction: Direction, options: &Options, out: &mut Vec<Message>) {
+        while turned {
+            let waiting = self.waiting();
+            let other = self.refeed(direction.reverse(), options, out);
+            turned = (self.refeed(direction, options, out) || other) && self.waiting() < waiting;
+        }
+    }
+
+    /// True while bytes wait for something else than bytes.
+    pub fn is_waiting(&self) -> bool {
+        matches!(&self.state, State::Dissecting { dissector, .. } if dissector.is_waiting())
+    }
+
+    /// Calls the dissector again with the bytes that wait for it: something else than bytes may have come.
+    pub fn wake(&mut self, options: &Options, out: &mut Vec<Message>) {
+        let server = self.refeed(Direction::ToClient, options, out);
+        let client = self.refeed(Direction::ToServer, options, out);
+        self.turns(server || client, Direction::ToServer, options, out);
+        for direction in [Direction::ToServer, Direction::ToClient] {
+            let closing = self.streams.get(direction.index()).is_some_and(|stream| stream.closing);
+            if closing && !self.is_waiting() {
+                let direction = self.oriented(direction);
+                self.close(direction, false, options, out);
+            }
+        }
+    }
+
+    /// Bytes of both directions that wait.
+    fn waiting(&self) -> usize {
+        self.streams.iter().map(|stream| stream.buffer.len()).sum()
     }
 
     /// `len` bytes of one direction are missing. The direction, as its messages have it, if messages may be missing with
@@ -242,6 +328,7 @@ impl Driver {
             return None;
         }
         let stamp = stream.newest();
+        let dropped = stream.buffer.len();
         if let State::Dissecting { dissector, .. } = &mut self.state
             && !stream.seeking
             && !stream.buffer.is_empty()
@@ -254,8 +341,12 @@ impl Driver {
             State::Ignoring => {}
             State::Probing { .. } => self.flow.start = false,
             State::Dissecting { dissector, .. } => {
-                let mut cx = context(&self.flow, options, stamp, stamp, out);
-                stream.seeking = dissector.gap(direction, len, &mut cx) == Recover::Resync;
+                let mut cx = Cx { dropped, ..context(&self.flow, options, stamp, stamp, out) };
+                let recover = dissector.gap(direction, len, &mut cx);
+                stream.seeking = recover == Recover::Resync;
+                if let Recover::Skip(rest) = recover {
+                    stream.skip = rest as u64;
+                }
             }
         }
         stream.seeking.then_some(direction)
@@ -264,7 +355,12 @@ impl Driver {
     /// One direction has ended.
     pub fn close(&mut self, direction: Direction, cut: bool, options: &Options, out: &mut Vec<Message>) {
         let direction = self.oriented(direction);
+        let waits = self.is_waiting() && !cut;
         let Some(stream) = self.streams.get_mut(direction.index()) else { return };
+        if waits {
+            stream.closing = true;
+            return;
+        }
         if std::mem::replace(&mut stream.ended, true) {
             return;
         }
@@ -287,7 +383,7 @@ impl Driver {
             port: self.flow.port,
             start: self.flow.start,
         };
-        let detected = detect(&probe, &other.buffer, self.flow.certain);
+        let detected = detect(&probe, &other.buffer, self.flow.certain, self.flow.hint);
         let State::Probing { tries } = &mut self.state else { return };
         match detected {
             Detected::Yes { protocol, reversed } => {
@@ -316,24 +412,30 @@ impl Driver {
         }
     }
 
-    /// Gives the buffered bytes of one direction to the dissector that has just come.
-    fn refeed(&mut self, direction: Direction, options: &Options, out: &mut Vec<Message>) {
-        let Some(stream) = self.streams.get_mut(direction.index()) else { return };
+    /// Gives the buffered bytes of one direction to the dissector, which has just come, or whose turn it is.
+    fn refeed(&mut self, direction: Direction, options: &Options, out: &mut Vec<Message>) -> bool {
+        let Some(stream) = self.streams.get_mut(direction.index()) else { return false };
         stream.enough = 0;
-        if !stream.buffer.is_empty() {
-            self.dissect(direction, &[], Stamp::default(), options, out);
-        }
+        !stream.buffer.is_empty() && self.dissect(direction, &[], Stamp::default(), options, out)
     }
 
-    /// Hands bytes to the dissector, from the buffer if some wait there, else as they are.
-    fn dissect(&mut self, direction: Direction, bytes: &[u8], stamp: Stamp, options: &Options, out: &mut Vec<Message>) {
-        let State::Dissecting { protocol, dissector } = &mut self.state else { return };
-        let Some(stream) = self.streams.get_mut(direction.index()) else { return };
+    /// Hands bytes to the dissector, from the buffer if some wait there, else as they are. True if the other direction's
+    /// come first.
+    fn dissect(
+        &mut self,
+        direction: Direction,
+        bytes: &[u8],
+        stamp: Stamp,
+        options: &Options,
+        out: &mut Vec<Message>,
+    ) -> bool {
+        let State::Dissecting { protocol, dissector } = &mut self.state else { return false };
+        let Some(stream) = self.streams.get_mut(direction.index()) else { return false };
         let skipped = usize::try_from(stream.skip).unwrap_or(usize::MAX).min(bytes.len());
         stream.skip -= skipped as u64;
         let bytes = bytes.get(skipped..).unwrap_or_default();
         if bytes.is_empty() && stream.buffer.is_empty() {
-            return;
+            return false;
         }
         let mut bytes = bytes;
         if stream.seeking {
@@ -347,8 +449,11 @@ impl Driver {
                 found = verdict(bytes);
             }
             match found {
-                Verdict::No => return stream.clear(),
-                Verdict::More => return,
+                Verdict::No => {
+                    stream.clear();
+                    return false;
+                }
+                Verdict::More => return false,
                 Verdict::Maybe | Verdict::Yes => stream.seeking = false,
             }
             bytes = &[];
@@ -359,7 +464,7 @@ impl Driver {
                 stream.push(bytes, stamp);
             }
             if stream.buffer.len() < stream.enough {
-                return;
+                return false;
             }
         }
         let flow = &self.flow;
@@ -383,6 +488,10 @@ impl Driver {
                 stream.keep(buffered, bytes, consumed, stamp);
                 self.switch(direction, to, options, out);
             }
+            Run::Turn { consumed } => {
+                stream.keep(buffered, bytes, consumed, stamp);
+                return true;
+            }
             Run::Ignore => self.ignore(),
             Run::Malformed(Malformed(why)) => {
                 stream.clear();
@@ -390,13 +499,14 @@ impl Driver {
                 self.outcome.malformed += 1;
                 if self.outcome.malformed >= u32::from(MAX_TRIES) {
                     self.ignore();
-                    return;
+                    return false;
                 }
                 let mut cx = context(&self.flow, options, stamp, stamp, out);
                 dissector.gap(direction, 0, &mut cx);
                 stream.seeking = true;
             }
         }
+        false
     }
 
     /// Another protocol takes over; both directions' remaining bytes are its first.
@@ -405,9 +515,12 @@ impl Driver {
             stream.enough = 0;
             stream.seeking = false;
         }
+        self.outcome = self.outcome();
         match to {
             Switch::Detect => {
                 self.flow.start = true;
+                // What asked for encryption goes on inside of it.
+                self.flow.hint = self.protocol();
                 self.state = State::Probing { tries: [0; 2] };
                 for direction in [Direction::ToServer, Direction::ToClient] {
                     let waits = self.streams.get(direction.index()).is_some_and(|stream| !stream.buffer.is_empty());
@@ -425,6 +538,7 @@ impl Driver {
     }
 
     fn ignore(&mut self) {
+        self.outcome = self.outcome();
         self.state = State::Ignoring;
         self.streams = <[Stream; 2]>::default();
     }
@@ -442,7 +556,7 @@ impl Driver {
         if let State::Probing { tries } = &mut self.state {
             let (transport, port) = (self.flow.transport, self.flow.port);
             let probe = Probe { transport, direction, data: bytes, port, start: true };
-            match detect(&probe, &[], self.flow.certain) {
+            match detect(&probe, &[], self.flow.certain, self.flow.hint) {
                 Detected::Yes { protocol, reversed } => {
                     if reversed {
                         self.reverse();
@@ -530,6 +644,7 @@ fn run(
             Ok(Progress::Consumed(n)) => consumed = consumed.saturating_add(n),
             Ok(Progress::Need(more)) => return Run::Wait { consumed, more: more.max(1) },
             Ok(Progress::Switch(n, to)) => return Run::Switch { consumed: consumed.saturating_add(n), to },
+            Ok(Progress::Turn) => return Run::Turn { consumed },
             Ok(Progress::Ignore) => return Run::Ignore,
             Err(malformed) => return Run::Malformed(malformed),
         }
@@ -555,6 +670,9 @@ fn context<'a>(
         packet: first.packet,
         position: first.position,
         cut: false,
+        dropped: 0,
+        hint: flow.hint,
+        depth: flow.depth,
         out,
     }
 }

@@ -1,10 +1,11 @@
 //! The message, one half of an entry, and the context in which a dissector emits it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::entry::{Direction, Text, Timestamp, Value};
 
-use super::{Protocol, Transport};
+use super::{Keys, Protocol, Transport};
 
 /// What a message is to its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub enum Role {
     Response,
     /// Stands alone.
     OneWay,
+    /// None at all: messages of its sender may be missing here.
+    Lost,
 }
 
 /// One half of an entry, as a dissector emits it.
@@ -48,6 +51,8 @@ pub struct Message {
     pub packet: u64,
     /// The TCP sequence number of its first byte.
     pub position: u32,
+    /// How it was decrypted, if it was.
+    pub decrypted: Option<&'static str>,
 }
 
 impl Message {
@@ -69,6 +74,7 @@ impl Message {
             time: cx.time,
             packet: cx.packet,
             position: cx.position,
+            decrypted: None,
         }
     }
 
@@ -102,11 +108,13 @@ pub struct Options {
     pub secrets: bool,
     /// Server port → protocol, instead of detection.
     pub decode_as: Vec<(u16, &'static Protocol)>,
+    /// The secrets of encrypted connections, as far as they are known.
+    pub keys: Arc<Keys>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { detail: false, body_limit: 64 * 1024, secrets: false, decode_as: Vec::new() }
+        Self { detail: false, body_limit: 64 * 1024, secrets: false, decode_as: Vec::new(), keys: Arc::default() }
     }
 }
 
@@ -123,6 +131,12 @@ pub struct Cx<'a> {
     pub(super) packet: u64,
     pub(super) position: u32,
     pub(super) cut: bool,
+    /// Bytes that were buffered before a gap, and are lost with it.
+    pub(super) dropped: usize,
+    /// What the flow was before, or is said to be inside: decides where its bytes alone do not.
+    pub(super) hint: Option<&'static Protocol>,
+    /// How many flows this one is inside of.
+    pub(super) depth: u8,
     pub(super) out: &'a mut Vec<Message>,
 }
 
@@ -155,6 +169,13 @@ impl Cx<'_> {
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.cut
+    }
+
+    /// In [`Dissector::gap`](super::Dissector::gap): how many bytes that had come, but were not consumed, are lost with those
+    /// that are missing; they are not counted in its length.
+    #[must_use]
+    pub fn dropped(&self) -> usize {
+        self.dropped
     }
 
     /// True if decoded fields were asked for; without it, filling [`Message::detail`] is wasted work.

@@ -16,6 +16,7 @@ mod grpc;
 mod http;
 mod http1;
 mod http2;
+mod http3;
 mod icmp;
 mod kafka;
 mod ldap;
@@ -40,6 +41,7 @@ pub use cursor::{Cursor, Short};
 pub use driver::{Delivery, Driver, Outcome, is_server_port};
 pub use message::{Cx, Message, Options, Role};
 pub use pair::{Ends, Pairer};
+pub use tls::keys::Keys;
 
 use crate::entry::Direction;
 
@@ -54,6 +56,7 @@ pub static PROTOCOLS: &[&Protocol] = &[
     &grpc::PROTOCOL,
     &http1::PROTOCOL,
     &http2::PROTOCOL,
+    &http3::PROTOCOL,
     &icmp::PROTOCOL,
     &kafka::PROTOCOL,
     &ldap::PROTOCOL,
@@ -158,6 +161,8 @@ pub enum Progress {
     Need(usize),
     /// So many bytes are done with; what follows, in both directions, is of another protocol.
     Switch(usize, Switch),
+    /// Nothing is done with; what the other direction has buffered comes first.
+    Turn,
     /// Nothing more of this flow is of interest.
     Ignore,
 }
@@ -194,6 +199,8 @@ impl From<Short> for Malformed {
 pub enum Recover {
     /// The missing bytes lay within something that the dissector skips or keeps part of anyway; it goes on.
     Continue,
+    /// The missing bytes lay within one message, of which so many follow: they are passed over unseen.
+    Skip(usize),
     /// A message boundary has to be found again: the dissector's state for this direction is reset, and what comes next is
     /// probed chunk by chunk until it starts a message.
     Resync,
@@ -223,4 +230,14 @@ pub trait Dissector: Send {
     /// The direction has ended (FIN, reset, end of the capture): emit what stands open. `rest` are the bytes that were never
     /// consumed.
     fn close(&mut self, _direction: Direction, _rest: &[u8], _cx: &mut Cx<'_>) {}
+
+    /// True while bytes wait for something else than bytes, which may come after the end too.
+    fn is_waiting(&self) -> bool {
+        false
+    }
+
+    /// What became of a flow that this one carries inside.
+    fn outcome(&self) -> Outcome {
+        Outcome::default()
+    }
 }

@@ -42,6 +42,7 @@ impl Pairer {
     ) {
         match message.role {
             Role::OneWay => out(entry(protocol, Some(message), None, ends)),
+            Role::Lost => self.gap(message.direction, ends, out),
             Role::Request => {
                 if repeats && let Some((_, first)) = self.open.iter_mut().find(|(_, open)| same(open, &message)) {
                     if first.warnings.is_empty() {
@@ -150,6 +151,7 @@ fn entry(protocol: &'static str, request: Option<Message>, response: Option<Mess
         response: None,
         warnings: Vec::new(),
         backend: None,
+        decrypted: request.as_ref().or(response.as_ref()).and_then(|message| message.decrypted),
         tap: ends.tap,
     };
     if let (Some(request), Some(response)) = (&request, &response) {

@@ -59,6 +59,9 @@ impl Serialize for Row<'_> {
         map.serialize_entry("status", &entry.status)?;
         map.serialize_entry("failed", &entry.failed)?;
         map.serialize_entry("latency_ms", &entry.latency.map(milliseconds))?;
+        if let Some(decrypted) = entry.decrypted {
+            map.serialize_entry("decrypted", decrypted)?;
+        }
         map.serialize_entry("request", &entry.request.as_ref().map(Message))?;
         map.serialize_entry("response", &entry.response.as_ref().map(Message))?;
         map.serialize_entry("warnings", &entry.warnings)?;

@@ -177,6 +177,7 @@ mod tests {
         for _ in 0..2 {
             pcapng.name([10, 0, 0, 1].into(), &carts);
         }
+        pcapng.secrets(b"CLIENT_RANDOM 00 11\n");
         assert_eq!(pcapng.packets(), 2);
         pcapng.finish(Timestamp(9)).unwrap();
 
@@ -197,6 +198,7 @@ mod tests {
             batch.notes,
             [
                 Note::Name([10, 0, 0, 1].into(), "carts.shop.svc".into()),
+                Note::Secrets(b"CLIENT_RANDOM 00 11\n".to_vec()),
                 counted(0, 9, 2),
                 counted(1, 0, 0),
                 counted(2, 0, 0)

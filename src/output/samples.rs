@@ -48,6 +48,7 @@ pub(super) fn http() -> Entry {
         }),
         warnings: Vec::new(),
         backend: None,
+        decrypted: None,
         tap: 1,
     }
 }

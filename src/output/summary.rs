@@ -24,6 +24,7 @@ pub fn summary(pods: Option<usize>, counts: &Counts) -> String {
         (counts.cut, "cut by snaplen"),
         (counts.unknown_flows, "flows of unknown protocol"),
         (counts.malformed_flows, "flows malformed"),
+        (counts.undecrypted, "encrypted records that the keys do not fit"),
         (counts.remains, "remains of responses"),
         (counts.malformed, "packets malformed"),
         (counts.unknown_link, "packets of unknown link type"),

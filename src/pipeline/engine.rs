@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 
 use super::Counts;
 use crate::capture::Frame;
-use crate::dissect::{Delivery, Driver, Ends, Message, Options, Pairer, Transport, is_server_port};
+use crate::dissect::{Delivery, Driver, Ends, Message, Options, Pairer, Role, Transport, is_server_port};
 use crate::entry::{Direction, Endpoint, Entry, Timestamp};
 use crate::flow::decode::{Decoder, Undecoded};
 use crate::flow::reassembly::{Piece, Reassembly, Stamp};
@@ -224,6 +224,25 @@ impl Engine {
         }
     }
 
+    /// There are new keys: flows that waited for them go on.
+    pub fn rekey(&mut self, last_frame: u64) {
+        let mut waiting: Vec<&mut Flow> = self.flows.values_mut().filter(|flow| flow.is_waiting()).collect();
+        waiting.sort_unstable_by_key(|flow| flow.first_frame);
+        let mut context = Context {
+            options: &self.options,
+            counts: &mut self.counts,
+            messages: &mut self.messages,
+            out: &mut self.out,
+            frame: last_frame,
+        };
+        for flow in waiting {
+            let Some(dissection) = &mut flow.dissection else { continue };
+            dissection.driver.wake(context.options, context.messages);
+            dissection.settle(&flow.key, flow.client_side, flow.first_frame, None, &mut context);
+            flow.finish_if_over(&mut context);
+        }
+    }
+
     /// Ends all flows: what stands open becomes entries.
     pub fn finish(&mut self, last_frame: u64) {
         self.close(|_| true, last_frame);
@@ -312,9 +331,7 @@ fn tcp(
     }
     flow.last_seen = stamp.time;
     flow.reassemble(Some((side, segment, stamp)), cx);
-    if flow.reassembly.is_over() {
-        flow.finish(cx);
-    }
+    flow.finish_if_over(cx);
 }
 
 fn datagram(
@@ -407,6 +424,8 @@ impl Flow {
                     start: *certain,
                     certain: *certain,
                     addresses: [client.ip, server.ip],
+                    hint: None,
+                    depth: 0,
                 };
                 Dissection::new(delivery, cx.options)
             });
@@ -425,10 +444,22 @@ impl Flow {
         let dissection = dissection.get_or_insert_with(|| {
             let Ends { client, server, .. } = key.ends(*client_side);
             let addresses = [client.ip, server.ip];
-            let delivery = Delivery { transport, port: server.port, start: true, certain: *certain, addresses };
+            let (port, certain) = (server.port, *certain);
+            let delivery = Delivery { transport, port, start: true, certain, addresses, hint: None, depth: 0 };
             Dissection::new(delivery, cx.options)
         });
         dissection.piece(key, *client_side, *first_frame, direction, Piece::Chunk(data, stamp), cx);
+    }
+
+    /// True while its bytes wait for something else than bytes.
+    fn is_waiting(&self) -> bool {
+        self.dissection.as_ref().is_some_and(|dissection| dissection.driver.is_waiting())
+    }
+
+    fn finish_if_over(&mut self, cx: &mut Context<'_>) {
+        if self.reassembly.is_over() && !self.is_waiting() {
+            self.finish(cx);
+        }
     }
 
     /// Hands on everything that still waits, and forgets all but that the flow was there.
@@ -447,6 +478,7 @@ impl Flow {
         let outcome = driver.outcome();
         cx.counts.unknown_flows += u64::from(outcome.unknown);
         cx.counts.malformed_flows += u64::from(outcome.malformed > 0);
+        cx.counts.undecrypted += outcome.undecrypted;
         cx.counts.remains += pairer.remains();
     }
 }
@@ -484,6 +516,18 @@ impl Dissection {
             Piece::End => self.driver.close(direction, false, cx.options, cx.messages),
             Piece::Cut => self.driver.close(direction, true, cx.options, cx.messages),
         }
+        self.settle(key, client_side, first_frame, lost, cx);
+    }
+
+    /// Pairs the messages that came out; `lost`: those of this direction may be missing.
+    fn settle(
+        &mut self,
+        key: &Key,
+        client_side: usize,
+        first_frame: u64,
+        lost: Option<Direction>,
+        cx: &mut Context<'_>,
+    ) {
         if cx.messages.is_empty() && lost.is_none() {
             return;
         }
@@ -494,6 +538,11 @@ impl Dissection {
         for message in cx.messages.drain(..) {
             let protocol = driver.row_protocol(&message);
             let sender = if driver.reversed() { message.direction.reverse() } else { message.direction };
+            if message.role == Role::Lost
+                && let Some(broken) = broken.get_mut(sender.index())
+            {
+                *broken = true;
+            }
             let broken = broken.get(sender.index()) == Some(&true);
             pairer
                 .message(protocol, repeats, broken, message, &ends, &mut |entry| produce(driver, order, entry, cx.out));

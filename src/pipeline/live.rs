@@ -9,13 +9,14 @@ use super::engine::{Engine, Shard};
 use super::merge::Merge;
 use super::{Counts, Resolve, Sink};
 use crate::capture::{Batch, Frame, Note};
-use crate::dissect::Options;
+use crate::dissect::{Keys, Options};
 use crate::entry::{Entry, Name, Timestamp};
 
 /// Dissects what the agents of several pods send, as it comes.
 pub struct Live<'a> {
     engine: Engine,
     merge: Merge,
+    keys: Arc<Keys>,
     names: Arc<dyn Resolve>,
     sink: &'a mut dyn Sink,
     taps: HashMap<u32, Tap>,
@@ -41,6 +42,7 @@ impl<'a> Live<'a> {
     /// Rows go to `sink`, with names from `names`.
     pub fn new(options: Options, names: Arc<dyn Resolve>, sink: &'a mut dyn Sink) -> Self {
         Self {
+            keys: Arc::clone(&options.keys),
             engine: Engine::new(options, Shard::ALL),
             merge: Merge::default(),
             names,
@@ -77,6 +79,9 @@ impl<'a> Live<'a> {
                 }
                 Note::Flushed { count, .. } => self.flushed += count,
                 Note::Filtered { count, .. } => self.filtered += count,
+                Note::Secrets(lines) => {
+                    self.keys.add(lines);
+                }
                 _ => {}
             }
         }
@@ -129,6 +134,11 @@ impl<'a> Live<'a> {
             tap.dropped_before += tap.dropped.drain(..).sum::<u64>();
             tap.links.clear();
         }
+    }
+
+    /// There are new keys: what waited for them goes on.
+    pub fn rekey(&mut self) {
+        self.engine.rekey(self.frames);
     }
 
     /// Packets that are known to be missing from a stream.

@@ -164,6 +164,7 @@ mod tests {
             response: Some(Half::default()),
             warnings: Vec::new(),
             backend: None,
+            decrypted: None,
             tap,
         }
     }

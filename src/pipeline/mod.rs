@@ -54,6 +54,8 @@ pub struct Counts {
     pub unknown_flows: u64,
     /// Flows given up because their bytes contradicted the protocol that they were taken for.
     pub malformed_flows: u64,
+    /// Encrypted records that did not prove authentic with the keys that are known.
+    pub undecrypted: u64,
     /// Responses without their requests that lack bytes, of their own or before them: they are no entries.
     pub remains: u64,
     /// Flows closed early because a limit was reached.
@@ -72,6 +74,7 @@ impl Counts {
         self.flows += other.flows;
         self.unknown_flows += other.unknown_flows;
         self.malformed_flows += other.malformed_flows;
+        self.undecrypted += other.undecrypted;
         self.remains += other.remains;
         self.evicted += other.evicted;
         self.faults += other.faults;

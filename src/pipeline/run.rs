@@ -122,12 +122,13 @@ pub fn run<S: Source>(
     sink: &mut dyn Sink,
     mut progress: impl FnMut(&S),
 ) -> Result<Counts, Offline> {
+    options.keys.add(&source.secrets());
     let mut rows = Rows { sink, names: HashMap::new(), pods: Vec::new(), merge: Merge::default(), entries: 0 };
     let mut feed = Feed::default();
     let (mut counts, failed) = if workers <= 1 {
         let mut engine = Engine::new(options.clone(), Shard::ALL);
         let failed = loop {
-            match feed.read(source) {
+            match feed.read(source, options) {
                 Ok(Some(job)) => {
                     dissect(&mut engine, &job);
                     rows.learn(&job);
@@ -177,7 +178,7 @@ struct Feed {
 }
 
 impl Feed {
-    fn read<S: Source>(&mut self, source: &mut S) -> Result<Option<Job>, Error> {
+    fn read<S: Source>(&mut self, source: &mut S, options: &Options) -> Result<Option<Job>, Error> {
         let mut batch = self.spare.pop().unwrap_or_default();
         if !source.next_batch(&mut batch)? {
             return Ok(None);
@@ -200,6 +201,9 @@ impl Feed {
                     }
                 }
                 Note::Flushed { count, .. } => self.flushed += count,
+                Note::Secrets(lines) => {
+                    options.keys.add(lines);
+                }
                 _ => {}
             }
         }
@@ -261,7 +265,7 @@ fn parallel<S: Source>(
         }
         let mut under_way = std::collections::VecDeque::new();
         let failed = loop {
-            match feed.read(source) {
+            match feed.read(source, options) {
                 Ok(Some(job)) => {
                     let job = Arc::new(job);
                     for worker in &channels {

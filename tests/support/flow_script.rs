@@ -14,9 +14,12 @@
 //! @+3ms                time passes (us, ms, s; default 1 ms before each segment)
 //! ! > 40               40 bytes of the client's that were sent but not captured
 //! fin                  both sides close
+//! keylog LABEL …       a line of a TLS key log
 //! ```
 
 use std::net::Ipv4Addr;
+
+use kubectl_sniff::dissect::Options;
 
 /// One step of a conversation.
 #[derive(Clone, Debug)]
@@ -42,13 +45,16 @@ pub struct Script {
     pub icmp: bool,
     pub sctp: bool,
     pub handshake: bool,
+    pub keys: String,
     pub steps: Vec<Step>,
 }
 
 impl Script {
     /// Parses a script; a fault in it ends the test with the line.
     pub fn parse(text: &str) -> Self {
-        let mut script = Self { port: 80, udp: false, icmp: false, sctp: false, handshake: true, steps: Vec::new() };
+        let keys = String::new();
+        let (steps, port) = (Vec::new(), 80);
+        let mut script = Self { port, udp: false, icmp: false, sctp: false, handshake: true, keys, steps };
         for (number, line) in text.lines().enumerate() {
             let fault = |why: &str| -> ! { panic!("line {}: {why}: {line}", number + 1) };
             if line.is_empty() || line.starts_with('#') {
@@ -69,11 +75,19 @@ impl Script {
                     script.steps.push(Step::Gap(side == ">", len.trim().parse().unwrap()));
                 }
                 "fin" => script.steps.push(Step::Fin),
+                "keylog" => script.keys.extend([rest, "\n"]),
                 _ if word.starts_with("@+") => script.steps.push(Step::Pause(pause(&word[2..]))),
                 _ => fault("no such step"),
             }
         }
         script
+    }
+
+    /// Full detail, with the keys.
+    pub fn options(&self) -> Options {
+        let options = Options { detail: true, ..Options::default() };
+        options.keys.add(self.keys.as_bytes());
+        options
     }
 
     /// The frames of the conversation, captured from 2026-01-02 03:04:05 UTC on.

@@ -64,11 +64,6 @@ impl Sink for Kept {
     }
 }
 
-/// Runs frames through the engine with full detail.
-pub fn dissect(frames: &[(i64, Vec<u8>)]) -> (Vec<Entry>, Counts) {
-    dissect_with(frames, &Options { detail: true, ..Options::default() }, 1)
-}
-
 /// Runs a capture file through the engine with full detail.
 pub fn dissect_file(path: &Path) -> (Vec<Entry>, Counts) {
     let mut kept = Kept::default();
@@ -102,6 +97,9 @@ pub fn show(entries: &[Entry], counts: &Counts) -> String {
             if entry.failed { " (failed)" } else { "" },
         )
         .unwrap();
+        if let Some(decrypted) = entry.decrypted {
+            writeln!(text, "  decrypted: {decrypted}").unwrap();
+        }
         for (name, half) in [("request", &entry.request), ("response", &entry.response)] {
             let Some(half) = half else { continue };
             writeln!(text, "  {name}: {} bytes, packet {}", half.bytes, half.packet).unwrap();

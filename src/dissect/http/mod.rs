@@ -174,7 +174,7 @@ impl Draft {
 
     /// Takes the next bytes of the body.
     pub fn body(&mut self, bytes: &[u8]) {
-        self.size += bytes.len() as u64;
+        self.size = self.size.saturating_add(bytes.len() as u64);
         let room = self.keep.saturating_sub(self.body.len());
         // What follows a hole would be read as if it stood before it.
         if room > 0 && self.missing == 0 {
@@ -184,8 +184,8 @@ impl Draft {
 
     /// `len` bytes of the body are missing.
     pub fn lose(&mut self, len: u64) {
-        self.size += len;
-        self.missing += len;
+        self.size = self.size.saturating_add(len);
+        self.missing = self.missing.saturating_add(len);
     }
 
     /// Adds a warning, once.

@@ -534,7 +534,15 @@ mod tests {
     fn an_upgrade_whose_answer_is_missing_was_granted() {
         use crate::dissect::{Delivery, Driver, Options};
         let any = std::net::Ipv4Addr::UNSPECIFIED.into();
-        let flow = Delivery { transport: Transport::Tcp, port: 80, start: true, certain: true, addresses: [any; 2] };
+        let flow = Delivery {
+            transport: Transport::Tcp,
+            port: 80,
+            start: true,
+            certain: true,
+            addresses: [any; 2],
+            hint: None,
+            depth: 0,
+        };
         let options = Options::default();
         let (mut driver, mut out) = (Driver::new(flow, &options), Vec::new());
         let mut send = |bytes: &[u8]| {

@@ -20,7 +20,7 @@ const MAX_LIST: usize = 256 * 1024;
 
 /// The fields of one block, in order. Kept from block to block for its space.
 #[derive(Debug, Default)]
-pub(super) struct List {
+pub(in crate::dissect) struct List {
     bytes: Vec<u8>,
     fields: Vec<[Option<Range<usize>>; 2]>,
     /// Fields were left out.
@@ -40,7 +40,7 @@ impl List {
         self.fields.iter().map(move |[name, value]| (text(name), text(value)))
     }
 
-    fn push(&mut self, name: Option<&[u8]>, value: Option<&[u8]>) {
+    pub fn push(&mut self, name: Option<&[u8]>, value: Option<&[u8]>) {
         let len = name.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + ENTRY_OVERHEAD;
         if self.bytes.len() + self.fields.len() * ENTRY_OVERHEAD + len > MAX_LIST {
             self.cut = true;
@@ -149,7 +149,7 @@ impl Decoder {
         let mut name = std::mem::take(&mut self.name);
         name.clear();
         let known = if index == 0 {
-            string(cursor, &mut name)?;
+            string(cursor, 7, &mut name)?;
             true
         } else {
             let found = self.entry(index)?.and_then(|(name, _)| name);
@@ -158,7 +158,7 @@ impl Decoder {
         };
         self.name = name;
         self.value.clear();
-        string(cursor, &mut self.value)?;
+        string(cursor, 7, &mut self.value)?;
         Ok(known)
     }
 
@@ -197,7 +197,7 @@ impl Decoder {
 }
 
 /// An integer whose first byte has `prefix` bits of it (RFC 7541 section 5.1).
-fn integer(cursor: &mut Cursor<'_>, prefix: u32) -> Result<u64, Malformed> {
+pub(in crate::dissect) fn integer(cursor: &mut Cursor<'_>, prefix: u32) -> Result<u64, Malformed> {
     let mask = (1u64 << prefix) - 1;
     let mut value = u64::from(cursor.u8()?) & mask;
     if value < mask {
@@ -214,10 +214,11 @@ fn integer(cursor: &mut Cursor<'_>, prefix: u32) -> Result<u64, Malformed> {
     Err(Malformed("a header integer that is too long"))
 }
 
-/// A string literal (RFC 7541 section 5.2), added to `out`.
-fn string(cursor: &mut Cursor<'_>, out: &mut Vec<u8>) -> Result<(), Malformed> {
-    let coded = cursor.peek().ok_or(Short)? & 0x80 > 0;
-    let len = integer(cursor, 7)?;
+/// A string literal (RFC 7541 section 5.2), added to `out`. Its length begins with `prefix` bits, behind the one that says how it
+/// is coded.
+pub(in crate::dissect) fn string(cursor: &mut Cursor<'_>, prefix: u32, out: &mut Vec<u8>) -> Result<(), Malformed> {
+    let coded = cursor.peek().ok_or(Short)? & 1 << prefix > 0;
+    let len = integer(cursor, prefix)?;
     let bytes = cursor.take(usize::try_from(len).map_err(|_| Short)?)?;
     if coded {
         return huffman::decode(bytes, out).map_err(|_| Malformed("an invalid Huffman code"));

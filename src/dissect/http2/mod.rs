@@ -5,9 +5,9 @@
 //! request of their stream.
 
 mod frame;
-mod hpack;
+pub(super) mod hpack;
 mod huffman;
-mod stream;
+pub(super) mod stream;
 
 use std::collections::BTreeMap;
 
@@ -146,7 +146,7 @@ impl Dissector for Http2 {
             Kind::Reset => {
                 let Ok(code) = cursor.u32() else { return Ok(Progress::Need(4 - cursor.remaining())) };
                 if let Some(mut stream) = self.streams.remove(&frame.stream) {
-                    stream.reset(direction, code, cx);
+                    stream.reset(direction, frame::error_name(code), code > 0, cx);
                 }
                 Ok(Progress::Consumed(cursor.position()))
             }
@@ -315,7 +315,7 @@ impl Http2 {
             // The server says what the client would have asked.
             (block.direction, block.end) = (block.direction.reverse(), true);
         }
-        let stream = streams.entry(id).or_insert_with(|| Stream::new(id, Direction::ToServer));
+        let stream = streams.entry(id).or_insert_with(|| Stream::new(id.into(), Direction::ToServer, "2"));
         stream.headers(block, list, cx);
         self.forget(id);
         Ok(())

@@ -1,6 +1,7 @@
 //! One stream: a request with its response (RFC 9113 section 8), from head to trailers.
 
-use super::frame::error_name;
+use std::fmt::Display;
+
 use super::hpack::List;
 use crate::dissect::http::{Draft, Media};
 use crate::dissect::{Cx, grpc, text};
@@ -8,7 +9,7 @@ use crate::entry::{Direction, Text, Timestamp};
 
 /// A header block with what is known of its frames.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Block {
+pub(in crate::dissect) struct Block {
     pub direction: Direction,
     /// Nothing follows in this direction.
     pub end: bool,
@@ -20,9 +21,11 @@ pub(super) struct Block {
 }
 
 /// A request with its response.
-pub(super) struct Stream {
+pub(in crate::dissect) struct Stream {
     /// Pairs the rows' halves.
     id: u64,
+    /// Of HTTP.
+    version: &'static str,
     /// Which way the request goes.
     asks: Direction,
     request: Option<Draft>,
@@ -41,9 +44,10 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub fn new(id: u32, asks: Direction) -> Self {
+    pub fn new(id: u64, asks: Direction, version: &'static str) -> Self {
         Self {
-            id: u64::from(id),
+            id,
+            version,
             asks,
             request: None,
             response: None,
@@ -60,7 +64,7 @@ impl Stream {
 
     /// The stream of the request that asked for HTTP/2, and made `rows` rows. It is paired by order, as HTTP/1 is.
     pub fn upgraded(asks: Direction, rows: usize, switching: Draft) -> Self {
-        Self { rows: Some(rows), request_over: true, switching: Some(switching), ..Self::new(0, asks) }
+        Self { rows: Some(rows), request_over: true, switching: Some(switching), ..Self::new(0, asks, "2") }
     }
 
     /// True if no more frames are to be expected.
@@ -92,12 +96,13 @@ impl Stream {
 
     fn take(&mut self, response: bool, head: &Head<'_>, block: Block, list: &List, cx: &Cx<'_>) {
         let trailer = self.half(response).is_some();
+        let version = self.version;
         let draft = self.half(response).get_or_insert_with(|| {
             let mut draft = if response {
-                Draft::response(block.direction, head.status.unwrap_or_default(), "2".into(), cx)
+                Draft::response(block.direction, head.status.unwrap_or_default(), version.into(), cx)
             } else {
                 let (method, path) = (head.method.unwrap_or_default(), head.path.unwrap_or_default());
-                Draft::request(block.direction, method, path, "2".into(), cx)
+                Draft::request(block.direction, method, path, version.into(), cx)
             };
             (draft.message.time, draft.message.packet) = (block.time, block.packet);
             draft
@@ -138,9 +143,9 @@ impl Stream {
     pub fn data(&mut self, direction: Direction, content: &[u8], skipped: u64, framing: u64) {
         let response = direction != self.asks;
         if let Some(draft) = self.half(response) {
-            draft.message.bytes += content.len() as u64 + skipped + framing;
+            draft.message.bytes = draft.message.bytes.saturating_add(content.len() as u64 + skipped + framing);
             draft.body(content);
-            draft.size += skipped;
+            draft.size = draft.size.saturating_add(skipped);
         }
     }
 
@@ -154,7 +159,7 @@ impl Stream {
         let response = direction != self.asks;
         if let Some(draft) = self.half(response) {
             draft.lose(len);
-            draft.message.bytes += len;
+            draft.message.bytes = draft.message.bytes.saturating_add(len);
         }
     }
 
@@ -183,14 +188,14 @@ impl Stream {
         }
     }
 
-    /// The stream was reset by that direction's sender.
-    pub fn reset(&mut self, direction: Direction, code: u32, cx: &mut Cx<'_>) {
+    /// The stream was reset by that direction's sender, with an error of that name if it is one.
+    pub fn reset(&mut self, direction: Direction, name: impl Display, is_error: bool, cx: &mut Cx<'_>) {
         let by = if direction == self.asks { "client" } else { "server" };
         (self.request_over, self.response_over) = (true, true);
-        if let Some(draft) = self.response.as_mut().filter(|_| code > 0) {
+        if let Some(draft) = self.response.as_mut().filter(|_| is_error) {
             draft.message.failed = true;
         }
-        self.finish(Some(format!("reset by the {by}: {}", error_name(code)).into()), cx);
+        self.finish(Some(format!("reset by the {by}: {name}").into()), cx);
     }
 
     /// The connection has ended.

@@ -59,6 +59,85 @@ fn frame<'a>(cursor: &mut Cursor<'a>) -> Result<Frame<'a>, Short> {
     })
 }
 
+/// What of the frames of other packets matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AppFrame<'a> {
+    /// Bytes of the handshake and their place in it.
+    Crypto(u64, &'a [u8]),
+    /// Bytes of a stream and their place in it; `last` if it ends with them.
+    Stream { id: u64, offset: u64, data: &'a [u8], last: bool },
+    /// The sender gave up a stream, or asks the other side to.
+    Reset { id: u64, code: u64 },
+    /// The connection ends.
+    Close,
+    /// All the rest.
+    Other,
+}
+
+/// The frames of Handshake, 0-RTT and 1-RTT packets, up to the first that is not known.
+pub(super) fn app_frames(bytes: &[u8]) -> impl Iterator<Item = AppFrame<'_>> {
+    let mut cursor = Cursor::new(bytes);
+    std::iter::from_fn(move || app_frame(&mut cursor).ok())
+}
+
+fn app_frame<'a>(cursor: &mut Cursor<'a>) -> Result<AppFrame<'a>, Short> {
+    let before = *cursor;
+    let kind = varint(cursor)?;
+    let numbers = match kind {
+        0x04 => {
+            let (id, code) = (varint(cursor)?, varint(cursor)?);
+            varint(cursor)?;
+            return Ok(AppFrame::Reset { id, code });
+        }
+        0x06 => return Ok(AppFrame::Crypto(varint(cursor)?, counted(cursor)?)),
+        0x08..=0x0f => {
+            let id = varint(cursor)?;
+            let offset = if kind & 4 > 0 { varint(cursor)? } else { 0 };
+            let data = if kind & 2 > 0 { counted(cursor)? } else { cursor.take(cursor.remaining())? };
+            return Ok(AppFrame::Stream { id, offset, data, last: kind & 1 > 0 });
+        }
+        0x1c | 0x1d => {
+            // No more is looked at.
+            cursor.skip(cursor.remaining())?;
+            return Ok(AppFrame::Close);
+        }
+        0x07 | 0x31 => {
+            counted(cursor)?;
+            0
+        }
+        0x18 => {
+            varint(cursor)?;
+            varint(cursor)?;
+            let length = cursor.u8()?;
+            cursor.skip(usize::from(length) + 16)?;
+            0
+        }
+        0x1a | 0x1b => {
+            cursor.skip(8)?;
+            0
+        }
+        // A datagram (RFC 9221) without its length; one with it is 0x31.
+        0x30 => {
+            cursor.skip(cursor.remaining())?;
+            0
+        }
+        0x10 | 0x12..=0x14 | 0x16 | 0x17 | 0x19 => 1,
+        0x05 | 0x11 | 0x15 => 2,
+        0x1e | 0x1f => 0,
+        // How often to acknowledge (a draft that is in use).
+        0xaf => 4,
+        _ => {
+            *cursor = before;
+            frame(cursor)?;
+            0
+        }
+    };
+    for _ in 0..numbers {
+        varint(cursor)?;
+    }
+    Ok(AppFrame::Other)
+}
+
 /// Handshake bytes that come in pieces, in any order.
 #[derive(Default)]
 pub(super) struct Crypto {
@@ -126,6 +205,20 @@ mod tests {
             crypto.add(offset * 2, b"x");
         }
         assert_eq!(crypto.pieces.len(), MAX_PIECES);
+    }
+
+    #[test]
+    fn frames_of_later_packets_are_told_apart() {
+        let bytes = b"\x01\x18\x01\0\x01\xaa0123456789abcdef\x10\x40\xff\x0e\x04\x03\x02hi\x02\x05\x01\0\x02\x04\x08\x41\x0c\0\x1e\x09\x08end";
+        let frames: Vec<_> = app_frames(bytes).filter(|frame| *frame != AppFrame::Other).collect();
+        assert_eq!(
+            frames,
+            [
+                AppFrame::Stream { id: 4, offset: 3, data: b"hi", last: false },
+                AppFrame::Reset { id: 8, code: 0x10c },
+                AppFrame::Stream { id: 8, offset: 0, data: b"end", last: true },
+            ]
+        );
     }
 
     #[test]

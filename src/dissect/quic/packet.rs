@@ -146,7 +146,7 @@ pub(super) fn counted<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [u8], Short> {
 }
 
 /// A number of 1, 2, 4 or 8 bytes, as its first two bits say (RFC 9000 section 16).
-pub(super) fn varint(cursor: &mut Cursor<'_>) -> Result<u64, Short> {
+pub(in crate::dissect) fn varint(cursor: &mut Cursor<'_>) -> Result<u64, Short> {
     match cursor.peek().ok_or(Short)? >> 6 {
         0 => cursor.u8().map(u64::from),
         1 => cursor.u16().map(|value| u64::from(value & 0x3fff)),

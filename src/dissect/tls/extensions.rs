@@ -5,6 +5,9 @@ use crate::entry::{Text, Value};
 use crate::fields;
 
 pub(in crate::dissect) const SERVER_NAME: u16 = 0;
+pub(super) const TRUNCATED_HMAC: u16 = 4;
+pub(super) const ENCRYPT_THEN_MAC: u16 = 22;
+pub(super) const EARLY_DATA: u16 = 42;
 pub(super) const SIGNATURE_ALGORITHMS: u16 = 13;
 pub(in crate::dissect) const ALPN: u16 = 16;
 pub(super) const PRE_SHARED_KEY: u16 = 41;

@@ -14,7 +14,11 @@ pub(in crate::dissect) const HEADER: usize = 4;
 pub(in crate::dissect) mod kind {
     pub const CLIENT_HELLO: u8 = 1;
     pub const SERVER_HELLO: u8 = 2;
+    pub const END_OF_EARLY_DATA: u8 = 5;
+    pub const ENCRYPTED_EXTENSIONS: u8 = 8;
     pub const CERTIFICATE: u8 = 11;
+    pub const FINISHED: u8 = 20;
+    pub const KEY_UPDATE: u8 = 24;
 }
 
 /// The random of a `ServerHello` that is a `HelloRetryRequest` (RFC 8446 section 4.1.3).
@@ -154,17 +158,29 @@ impl<'a> ServerHello<'a> {
     }
 }
 
+/// The extensions of an `EncryptedExtensions` message.
+pub(in crate::dissect) fn encrypted_extensions(body: &[u8]) -> Extensions<'_> {
+    rest_as_extensions(Cursor::new(body))
+}
+
 fn rest_as_extensions(mut cursor: Cursor<'_>) -> Extensions<'_> {
     let length = cursor.u16().unwrap_or(0);
     Extensions(cursor.rest().get(..length.into()).unwrap_or(cursor.rest()))
 }
 
-/// The DER of each certificate in a Certificate message of TLS 1.2 and older.
-pub(super) fn certificates(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// The DER of each certificate in a Certificate message; in TLS 1.3 (`modern`) extensions follow each of them.
+pub(super) fn certificates(body: &[u8], modern: bool) -> impl Iterator<Item = &[u8]> {
     let mut cursor = Cursor::new(body);
+    if modern {
+        let _ = counted8(&mut cursor);
+    }
     let _ = cursor.u24();
     std::iter::from_fn(move || {
         let length = cursor.u24().ok()?;
-        cursor.take(length as usize).ok()
+        let certificate = cursor.take(length as usize).ok()?;
+        if modern {
+            let _ = counted16(&mut cursor);
+        }
+        Some(certificate)
     })
 }

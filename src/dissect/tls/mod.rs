@@ -1,22 +1,39 @@
 //! TLS (RFC 8446, RFC 5246) and SSL 3.0 (RFC 6101) over TCP: one row a handshake.
 //!
 //! The row is there as soon as the handshake is over: after both sides changed their ciphers, when a client of TLS 1.3 sends
-//! its first encrypted record, or with the alert that ends it. A `HelloRetryRequest` belongs to it. What follows is passed over:
-//! it is encrypted. Signatures, certificates and MACs are not checked; renegotiations are inside the encryption.
+//! its first encrypted record, or with the alert that ends it. A `HelloRetryRequest` belongs to it. What follows is passed over
+//! if its keys are not known.
+//!
+//! If they are (see `keys`), all records are opened, and the application data in them goes to a flow inside, which is detected
+//! and dissected like any other: its rows say that they were decrypted. The handshake's row then waits for the end of what is
+//! encrypted of it, with the alert that may be there. Resumption, early data, key updates and renegotiations are followed.
+//! Not decrypted are SSL 3.0, compressed records, Camellia, ARIA and other rare ciphers. Signatures and certificates are not
+//! checked; MACs are, where records are opened.
 
+pub(super) mod aead;
 mod certificate;
 mod cipher;
 pub(super) mod extensions;
 pub(super) mod handshake;
 mod ja4;
+pub mod keys;
+mod opener;
 mod record;
+mod row;
+pub(super) mod schedule;
+mod session;
+pub(super) mod suite;
 
-use super::{Cursor, Cx, Dissector, Malformed, Message, Probe, Progress, Protocol, Recover, Role, Transport, Verdict};
+use super::{
+    Cursor, Cx, Dissector, Malformed, Message, Outcome, Probe, Progress, Protocol, Recover, Transport, Verdict,
+};
 use crate::entry::{Direction, Text, Timestamp, Value};
-use extensions::version;
-use handshake::{ClientHello, ServerHello, kind};
+use extensions::EARLY_DATA;
+use handshake::{ClientHello, ServerHello, encrypted_extensions, kind};
+use keys::{Random, Waiting};
 pub(super) use record::Alert;
 use record::{Content, Header};
+use session::{Choice, Opened, Session, negotiated};
 
 pub static PROTOCOL: Protocol = Protocol {
     name: "tls",
@@ -33,8 +50,10 @@ pub static PROTOCOL: Protocol = Protocol {
 const MAX_HANDSHAKE: usize = 64 << 10;
 /// The most certificates of one chain that are decoded.
 const MAX_CERTIFICATES: usize = 10;
-/// Pairs the two halves of a row: there is one a connection.
-const ID: u64 = 1;
+/// How many bytes of a side wait for what is needed to open them.
+const MAX_WAIT: usize = 64 << 10;
+/// How long they wait for keys, in nanoseconds.
+const MAX_WAIT_TIME: i64 = 10_000_000_000;
 
 fn probe(probe: &Probe<'_>) -> Verdict {
     if probe.direction == Direction::ToServer && is_v2_hello(probe.data) {
@@ -98,7 +117,7 @@ pub fn new_dissector() -> Box<dyn Dissector> {
     (PROTOCOL.new)()
 }
 
-/// One connection up to the end of its handshake.
+/// One connection.
 #[derive(Default)]
 struct Tls {
     sides: [Side; 2],
@@ -106,11 +125,26 @@ struct Tls {
     asked: bool,
     /// The row's response, from the `ServerHello` on until the handshake is over.
     answer: Option<Message>,
+    /// The row's response is out.
+    answered: bool,
     version_13: bool,
     /// The session that the client offered to resume (TLS 1.2 and older); kept for the detail only.
     session_id: Vec<u8>,
     /// Fields of the response's detail that came with other messages than the `ServerHello`.
     more: Vec<(Text, Value)>,
+    /// The client's random, which names the keys.
+    random: Option<Random>,
+    /// The client announced data ahead of the server's answer.
+    early: bool,
+    /// What the server chose.
+    choice: Option<Choice>,
+    /// What the application protocol negotiation came to.
+    alpn: Option<&'static Protocol>,
+    session: Option<Box<Session>>,
+    /// Why it is not decrypted.
+    reason: Option<&'static str>,
+    /// Records wait for keys that may still come.
+    waiting: Option<Waiting>,
 }
 
 /// What one side has sent.
@@ -120,10 +154,14 @@ struct Side {
     partial: Vec<u8>,
     /// When its first byte was captured, and in which frame.
     since: Option<(Timestamp, u64)>,
-    /// Its handshake messages can't be read any more.
+    /// Its handshake messages can't be read any more, or only with keys.
     encrypted: bool,
     /// Bytes sent so far.
     bytes: u64,
+    /// The frame of its first record that waits for the other side, or for keys.
+    waits: Option<u64>,
+    /// The size of a record of which not all is there.
+    pending: Option<usize>,
 }
 
 impl Dissector for Tls {
@@ -137,44 +175,96 @@ impl Dissector for Tls {
             Err(_) => return Ok(Progress::Need(record::HEADER.saturating_sub(bytes.len()))),
         };
         let size = record::HEADER + header.length;
-        if header.content == Content::ApplicationData {
+        if let Some(progress) = self.hold(direction, &header, bytes.len(), cx) {
+            return Ok(progress);
+        }
+        if self.session.is_none() && header.content == Content::ApplicationData {
             // The server's first ones of TLS 1.3 hold the rest of the handshake.
             let over = self.answer.is_some() && (direction == Direction::ToServer || !self.version_13);
             self.side(direction).bytes += size as u64;
-            return Ok(if over { self.finish(cx) } else { Progress::Consumed(size) });
+            if over {
+                self.finish(cx);
+            }
+            return Ok(if over || self.answered { Progress::Ignore } else { Progress::Consumed(size) });
         }
-        let Some(payload) = bytes.get(record::HEADER..size) else { return Ok(Progress::Need(size - bytes.len())) };
-        self.side(direction).bytes += size as u64;
+        let Some(record) = bytes.get(..size) else {
+            self.side(direction).pending = Some(size);
+            return Ok(Progress::Need(size - bytes.len()));
+        };
+        let side = self.side(direction);
+        side.pending = None;
+        side.bytes += size as u64;
+        if let Some(session) = &mut self.session {
+            let opened = session.open(direction, record, &header);
+            self.opened(direction, opened, &header, record, cx)?;
+            return Ok(Progress::Consumed(size));
+        }
+        let payload = record.get(record::HEADER..).unwrap_or_default();
         match header.content {
             Content::Handshake if !self.side(direction).encrypted => self.handshake(direction, payload, cx)?,
             // In TLS 1.3 it is there for the sake of old middleboxes only.
-            Content::ChangeCipherSpec if self.answer.is_some() && !self.version_13 => {
+            Content::ChangeCipherSpec if self.choice.is_some() && !self.version_13 => {
                 self.side(direction).encrypted = true;
                 if self.sides.iter().all(|side| side.encrypted) {
-                    return Ok(self.finish(cx));
+                    self.finish(cx);
                 }
             }
-            Content::Alert if !self.side(direction).encrypted => {
+            Content::Alert if !self.side(direction).encrypted && !self.answered => {
                 if let Some(alert) = Alert::parse(payload)
                     && self.alert(direction, alert, cx)
                 {
-                    return Ok(self.finish(cx));
+                    self.finish(cx);
+                    self.waiting = None;
                 }
             }
             _ => {}
         }
-        Ok(Progress::Consumed(size))
+        Ok(if self.answered && self.waiting.is_none() { Progress::Ignore } else { Progress::Consumed(size) })
     }
 
-    fn gap(&mut self, direction: Direction, _len: u64, _cx: &mut Cx<'_>) -> Recover {
+    fn gap(&mut self, direction: Direction, len: u64, cx: &mut Cx<'_>) -> Recover {
         let side = self.side(direction);
         side.partial = Vec::new();
         side.since = None;
-        Recover::Resync
+        side.waits = None;
+        let pending = side.pending.take();
+        let lost = len.saturating_add(cx.dropped() as u64);
+        let Some(session) = &mut self.session else {
+            // What waited for keys can't be put in its place any more.
+            self.waiting = None;
+            return Recover::Resync;
+        };
+        let rest = pending.and_then(|size| (size as u64).checked_sub(lost));
+        session.lose(direction, lost, rest.is_some(), cx);
+        match rest {
+            Some(rest) => Recover::Skip(rest as usize),
+            None => Recover::Resync,
+        }
     }
 
-    fn close(&mut self, _direction: Direction, _rest: &[u8], cx: &mut Cx<'_>) {
+    fn close(&mut self, direction: Direction, rest: &[u8], cx: &mut Cx<'_>) {
+        if self.session.is_some() || self.waiting.is_some() {
+            // The other direction will not come first any more.
+            self.side(direction.reverse()).waits = None;
+            let mut rest = rest;
+            while !rest.is_empty()
+                && let Ok(Progress::Consumed(used)) = self.data(direction, rest, cx)
+            {
+                rest = rest.get(used..).unwrap_or_default();
+            }
+        }
         self.finish(cx);
+        if let Some(session) = &mut self.session {
+            session.close(direction, cx);
+        }
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    fn outcome(&self) -> Outcome {
+        self.session.as_deref().map(Session::outcome).unwrap_or_default()
     }
 }
 
@@ -185,6 +275,156 @@ impl Tls {
             Direction::ToServer => client,
             Direction::ToClient => server,
         }
+    }
+
+    /// Keeps a record back that can't be opened yet, but may be later; `there` bytes are there from it on.
+    fn hold(&mut self, direction: Direction, header: &Header, there: usize, cx: &mut Cx<'_>) -> Option<Progress> {
+        let sealed = header.content == Content::ApplicationData || !self.version_13 && self.side(direction).encrypted;
+        if !sealed || !self.asked {
+            return None;
+        }
+        let packet = cx.packet();
+        if self.session.is_none() && self.may_wait(direction, cx) && there <= MAX_WAIT {
+            self.side(direction).waits.get_or_insert(packet);
+            return Some(Progress::Need(1));
+        }
+        let Some(session) = &mut self.session else {
+            self.waiting = None;
+            return None;
+        };
+        if session.is_blocked(direction) {
+            if there <= MAX_WAIT {
+                self.side(direction).waits.get_or_insert(packet);
+                return Some(Progress::Need(1));
+            }
+            session.decide_early(false);
+        }
+        let other = direction.reverse();
+        let other_is_blocked = session.is_blocked(other);
+        if self.side(other).waits.is_some_and(|waits| waits < packet) && !other_is_blocked {
+            self.side(direction).waits = Some(packet);
+            return Some(Progress::Turn);
+        }
+        self.side(direction).waits = None;
+        None
+    }
+
+    /// True if what is needed to open the side's records may still come.
+    fn may_wait(&mut self, direction: Direction, cx: &mut Cx<'_>) -> bool {
+        if self.choice.is_none() {
+            // A client's early data: the server's answer tells how to read it.
+            return direction == Direction::ToServer && self.early && cx.options.keys.is_useful();
+        }
+        let Some(waiting) = &mut self.waiting else { return false };
+        if waiting.is_news() {
+            self.unlock(cx);
+        }
+        match &self.waiting {
+            Some(waiting) if self.session.is_none() => cx.now().since(waiting.since) <= MAX_WAIT_TIME,
+            _ => false,
+        }
+    }
+
+    /// Looks for the keys, once it is clear which are needed.
+    fn unlock(&mut self, cx: &mut Cx<'_>) {
+        let (Some(random), Some(choice)) = (self.random, self.choice) else { return };
+        let keys = &cx.options.keys;
+        let Some(secrets) = keys.find(&random) else {
+            self.reason = Some(if keys.is_useful() { "the key log has no key for it" } else { "no key log given" });
+            if self.waiting.is_none() {
+                self.waiting = Waiting::new(keys, cx.now());
+            }
+            return;
+        };
+        self.waiting = None;
+        match Session::new(secrets, &random, &choice, self.early, self.alpn, cx) {
+            Ok(mut session) => {
+                for (direction, side) in [Direction::ToServer, Direction::ToClient].into_iter().zip(&self.sides) {
+                    if side.encrypted {
+                        session.change_cipher(direction);
+                    }
+                }
+                self.reason = None;
+                self.session = Some(session);
+            }
+            Err(why) => self.reason = Some(why),
+        }
+    }
+
+    /// A record whose keys are known, or may be.
+    fn opened(
+        &mut self,
+        direction: Direction,
+        opened: Opened,
+        header: &Header,
+        record: &[u8],
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Malformed> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        let (content, plain) = match opened {
+            Opened::Clear => (header.content, None),
+            Opened::Open(content) => (content, Some(std::mem::take(&mut session.plain))),
+            Opened::Passed | Opened::Failed => {
+                if opened == Opened::Failed {
+                    session.warn();
+                }
+                let client = direction == Direction::ToServer && session.early != session::Early::Rejected;
+                if client || session.has_finished(Direction::ToServer) {
+                    self.finish(cx);
+                }
+                if let Some(session) = &mut self.session {
+                    session.skip(direction, header.length as u64, cx);
+                }
+                return Ok(());
+            }
+        };
+        // The client's part of the handshake is done; what the server says now, if no alert, says that its own is too.
+        if content != Content::Alert && plain.is_some() && self.is_over(direction) {
+            self.finish(cx);
+        }
+        let payload = plain.as_deref().or(record.get(record::HEADER..)).unwrap_or_default();
+        let result = match content {
+            Content::Handshake => self.handshake(direction, payload, cx),
+            Content::ChangeCipherSpec => {
+                if !self.version_13
+                    && let Some(session) = &mut self.session
+                {
+                    session.change_cipher(direction);
+                    self.side(direction).encrypted = true;
+                }
+                Ok(())
+            }
+            Content::Alert => {
+                if let Some(alert) = Alert::parse(payload) {
+                    if !self.answered && self.alert(direction, alert, cx) {
+                        self.finish(cx);
+                    }
+                    if let Some(session) = &mut self.session
+                        && !(alert.is_benign() && alert.description != 0)
+                    {
+                        session.close(direction, cx);
+                    }
+                }
+                Ok(())
+            }
+            Content::ApplicationData | Content::Heartbeat => Ok(()),
+        };
+        if let (Some(session), Some(plain)) = (&mut self.session, plain) {
+            session.plain = plain;
+            if content == Content::ApplicationData {
+                session.deliver(direction, cx);
+            }
+        }
+        result
+    }
+
+    /// True if the handshake, as far as it is encrypted, is behind a side's record.
+    fn is_over(&self, direction: Direction) -> bool {
+        let Some(session) = &self.session else { return false };
+        if self.version_13 {
+            return direction == Direction::ToClient && session.has_finished(Direction::ToServer);
+        }
+        session.has_finished(Direction::ToServer) && session.has_finished(Direction::ToClient)
     }
 
     /// The payload of one handshake record: part of a message, one, or several.
@@ -223,115 +463,90 @@ impl Tls {
     /// One whole handshake message.
     fn message(&mut self, direction: Direction, kind: u8, body: &[u8], since: (Timestamp, u64), cx: &mut Cx<'_>) {
         match (kind, direction) {
-            (kind::CLIENT_HELLO, Direction::ToServer) if !self.asked => {
-                if let Ok(hello) = ClientHello::parse(body) {
+            (kind::CLIENT_HELLO, Direction::ToServer) => {
+                let Ok(hello) = ClientHello::parse(body) else { return };
+                if !self.asked {
                     self.ask(&hello, since, handshake::HEADER + body.len(), cx);
+                    self.early = hello.extensions.get(EARLY_DATA).is_some();
+                }
+                // Another one follows a HelloRetryRequest, or negotiates anew inside of the encryption.
+                self.random = hello.random.try_into().ok();
+            }
+            (kind::SERVER_HELLO, Direction::ToClient) => {
+                let Ok(hello) = ServerHello::parse(body) else { return };
+                self.choose(&hello, since, cx);
+            }
+            (kind::ENCRYPTED_EXTENSIONS, Direction::ToClient) if self.version_13 => {
+                let Some(session) = &mut self.session else { return };
+                let extensions = encrypted_extensions(body);
+                session.decide_early(extensions.get(EARLY_DATA).is_some());
+                if let Some(hint) = extensions.alpn().next().and_then(negotiated) {
+                    session.hint(hint);
+                }
+                if cx.detail() && !self.answered {
+                    let decoded = extensions::decode(extensions, false);
+                    self.more.push(("encrypted_extensions".into(), decoded));
                 }
             }
-            (kind::SERVER_HELLO, Direction::ToClient) if self.answer.is_none() => {
-                if let Ok(hello) = ServerHello::parse(body) {
-                    self.choose(&hello, since, cx);
-                }
-            }
-            (kind::CERTIFICATE, _) if cx.detail() && !self.version_13 => {
-                let chain = handshake::certificates(body).take(MAX_CERTIFICATES).map(certificate::decode).collect();
+            (kind::CERTIFICATE, _) if cx.detail() && !self.answered && (!self.version_13 || self.session.is_some()) => {
+                let chain = handshake::certificates(body, self.version_13).take(MAX_CERTIFICATES);
+                let chain = chain.map(certificate::decode).collect();
                 let name = match direction {
                     Direction::ToServer => "client_certificates",
                     Direction::ToClient => "certificates",
                 };
                 self.more.push((name.into(), Value::List(chain)));
             }
+            (kind::END_OF_EARLY_DATA, Direction::ToServer) => {
+                if let Some(session) = &mut self.session {
+                    session.end_early();
+                }
+            }
+            (kind::FINISHED, _) => {
+                if let Some(session) = &mut self.session {
+                    session.finish(direction);
+                }
+                if !self.version_13 && self.is_over(direction) {
+                    self.finish(cx);
+                }
+            }
+            (kind::KEY_UPDATE, _) => {
+                if let Some(session) = &mut self.session {
+                    session.update(direction);
+                }
+            }
             _ => {}
         }
     }
 
-    /// A `ClientHello` is the row's request.
-    fn ask(&mut self, hello: &ClientHello<'_>, since: (Timestamp, u64), size: usize, cx: &mut Cx<'_>) {
-        let mut request = Message::request(Direction::ToServer, "handshake", hello.server_name(), cx);
-        (request.time, request.packet) = since;
-        request.protocol = Some(PROTOCOL.name);
-        request.id = ID;
-        request.bytes = self.side(Direction::ToServer).bytes.max(size as u64);
-        if cx.detail() {
-            request.detail = hello.decode('t');
-            self.session_id = hello.session_id.to_vec();
-        }
-        cx.emit(request);
-        self.asked = true;
-    }
-
-    /// A `ServerHello` starts the row's response, unless it asks for another `ClientHello`.
+    /// A `ServerHello`: the first one starts the row's response, unless it asks for another `ClientHello`.
     fn choose(&mut self, hello: &ServerHello<'_>, since: (Timestamp, u64), cx: &mut Cx<'_>) {
         if hello.is_retry() {
-            if cx.detail() {
+            // Early data is void; it is not sent again before the handshake is over.
+            self.early = false;
+            if cx.detail() && self.choice.is_none() {
                 self.more.push(("hello_retry_request".into(), hello.decode()));
             }
             return;
         }
-        self.version_13 = hello.is_13();
-        let mut response = Message::response(Direction::ToClient, version(hello.version()), false, cx);
-        (response.time, response.packet) = since;
-        if cx.detail() {
-            response.detail = hello.decode();
-            self.more.push(("resumed".into(), hello.resumes(&self.session_id).into()));
-        }
-        self.answer = Some(response);
-    }
-
-    /// Takes an alert; true if it ends the handshake.
-    fn alert(&mut self, direction: Direction, alert: Alert, cx: &mut Cx<'_>) -> bool {
-        let closes = alert.description == 0 && self.answer.is_none();
-        if alert.is_benign() && !closes {
-            return false;
-        }
-        let mut response = self.answer.take().unwrap_or_else(|| Message::new(Role::Response, Direction::ToClient, cx));
-        response.status = alert.name();
-        response.failed = true;
-        if cx.detail() {
-            let sender = match direction {
-                Direction::ToServer => "client",
-                Direction::ToClient => "server",
-            };
-            self.more.push((
-                "alert".into(),
-                crate::fields! { "sender" => sender, "fatal" => alert.fatal, "description" => alert.name() },
-            ));
-        }
-        self.answer = Some(response);
-        true
-    }
-
-    /// The handshake is over: its row is complete, and nothing more can be read.
-    fn finish(&mut self, cx: &mut Cx<'_>) -> Progress {
-        if let Some(mut response) = self.answer.take()
-            && self.asked
-        {
-            response.protocol = Some(PROTOCOL.name);
-            response.id = ID;
-            response.bytes = self.side(Direction::ToClient).bytes;
-            if cx.detail() {
-                let mut fields = match std::mem::take(&mut response.detail) {
-                    Value::Map(fields) => fields,
-                    _ => Vec::new(),
-                };
-                fields.append(&mut self.more);
-                fields.push(("decrypted".into(), false.into()));
-                fields.push(("reason".into(), "no key log given".into()));
-                response.detail = Value::Map(fields);
+        let choice = Choice::new(hello);
+        if let Some(session) = &mut self.session {
+            if let (Some(choice), Some(random), false) = (choice, self.random, self.version_13)
+                && let Some(secrets) = cx.options.keys.find(&random)
+            {
+                // What can't be followed fails from the change of ciphers on, and is counted then.
+                let _ = session.agree(secrets, &random, &choice);
             }
-            cx.emit(response);
+            return;
         }
-        Progress::Ignore
-    }
-
-    /// The first message of a client that would have taken SSL 2.0 too. What follows is as usual.
-    fn v2_hello(&mut self, bytes: &[u8], cx: &mut Cx<'_>) -> Result<Progress, Malformed> {
-        let mut cursor = Cursor::new(bytes);
-        let length = usize::from(cursor.u16()? & 0x7fff);
-        let Ok(message) = cursor.take(length) else { return Ok(Progress::Need(length - cursor.remaining())) };
-        let hello = ClientHello::parse_v2(message)?;
-        self.ask(&hello, (cx.time(), cx.packet()), cursor.position(), cx);
-        Ok(Progress::Consumed(cursor.position()))
+        if self.choice.is_some() {
+            return;
+        }
+        self.choice = choice;
+        self.version_13 = hello.is_13();
+        self.alpn = hello.extensions.alpn().next().and_then(negotiated);
+        self.answer(hello, since, cx);
+        self.unlock(cx);
     }
 }
 

@@ -18,6 +18,20 @@ pub(super) enum Content {
     Heartbeat,
 }
 
+impl Content {
+    /// The content type of that number.
+    pub fn of(number: u8) -> Option<Self> {
+        Some(match number {
+            20 => Self::ChangeCipherSpec,
+            21 => Self::Alert,
+            22 => Self::Handshake,
+            23 => Self::ApplicationData,
+            24 => Self::Heartbeat,
+            _ => return None,
+        })
+    }
+}
+
 /// A record's header.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header {
@@ -32,14 +46,7 @@ impl Header {
     /// [`Short`] if more bytes are needed to tell.
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, Short> {
         let mut cursor = Cursor::new(bytes);
-        let content = match cursor.u8()? {
-            20 => Content::ChangeCipherSpec,
-            21 => Content::Alert,
-            22 => Content::Handshake,
-            23 => Content::ApplicationData,
-            24 => Content::Heartbeat,
-            _ => return Ok(None),
-        };
+        let Some(content) = Content::of(cursor.u8()?) else { return Ok(None) };
         if cursor.peek().is_some_and(|major| major != 3) {
             return Ok(None);
         }

@@ -1,0 +1,121 @@
+//! `--keylog FILE`: TLS key logs, which may still grow.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use super::Failure;
+use crate::dissect::Keys;
+
+/// The most that is read of a key log at once.
+const PIECE: u64 = 16 << 20;
+
+/// The key logs that were named.
+pub struct KeyLogs(Vec<KeyLog>);
+
+/// One file, and how far it was read.
+struct KeyLog {
+    path: PathBuf,
+    read: u64,
+}
+
+impl KeyLogs {
+    pub fn new(paths: &[PathBuf]) -> Self {
+        Self(paths.iter().map(|path| KeyLog { path: path.clone(), read: 0 }).collect())
+    }
+
+    /// Takes all that the files hold.
+    pub fn load(mut self, keys: &Keys) -> Result<(), Failure> {
+        for log in &mut self.0 {
+            while let lines = log.read(false).map_err(|error| unreadable(&log.path, &error))?
+                && !lines.is_empty()
+            {
+                keys.add(&lines);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes whole lines that were not there before, and returns them; a file that is not there yet may come.
+    pub fn poll(&mut self, keys: &Keys) -> Result<Vec<u8>, Failure> {
+        let mut new = Vec::new();
+        for log in &mut self.0 {
+            match log.read(true) {
+                Ok(lines) => {
+                    if keys.add(&lines) > 0 {
+                        new.extend(lines);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(unreadable(&log.path, &error)),
+            }
+        }
+        Ok(new)
+    }
+}
+
+impl KeyLog {
+    /// What came since the last time; `whole`: up to the last line's end.
+    fn read(&mut self, whole: bool) -> io::Result<Vec<u8>> {
+        let length = std::fs::metadata(&self.path)?.len();
+        if length < self.read {
+            // Somebody started it anew.
+            self.read = 0;
+        }
+        if length == self.read && length > 0 {
+            return Ok(Vec::new());
+        }
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(self.read))?;
+        let mut lines = Vec::new();
+        file.take(PIECE).read_to_end(&mut lines)?;
+        if whole || lines.len() as u64 == PIECE {
+            let end = lines.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            // A piece without any line is none of a key log.
+            if end > 0 || (lines.len() as u64) < PIECE {
+                lines.truncate(end);
+            }
+        }
+        self.read += lines.len() as u64;
+        Ok(lines)
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(format!("cannot read the key log {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_key_log_is_followed_line_by_line() {
+        let line = |byte: &str| format!("CLIENT_RANDOM {} {}\n", byte.repeat(32), byte.repeat(48));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        let keys = Keys::default();
+        let mut logs = KeyLogs::new(std::slice::from_ref(&path));
+        assert_eq!(logs.poll(&keys).unwrap_or_default(), b"");
+        let (first, second) = (line("01"), line("02"));
+        let (half, rest) = second.split_at(20);
+        std::fs::write(&path, format!("{first}{half}")).unwrap();
+        assert_eq!(logs.poll(&keys).unwrap_or_default(), first.as_bytes());
+        assert_eq!(logs.poll(&keys).unwrap_or_default(), b"");
+        let mut file = File::options().append(true).open(&path).unwrap();
+        file.write_all(rest.as_bytes()).unwrap();
+        assert_eq!(logs.poll(&keys).unwrap_or_default(), second.as_bytes());
+        let third = line("03");
+        std::fs::write(&path, &third).unwrap();
+        assert_eq!(logs.poll(&keys).unwrap_or_default(), third.as_bytes());
+        assert!(KeyLogs::new(&[folder.path().join("none")]).load(&keys).is_err());
+        // The last line of a whole file may lack its end.
+        std::fs::write(&path, line("04").trim_end()).unwrap();
+        let fresh = Keys::default();
+        assert!(KeyLogs::new(&[path]).load(&fresh).is_ok());
+        assert!(!fresh.is_empty());
+    }
+}

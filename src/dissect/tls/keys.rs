@@ -1,0 +1,228 @@
+//! Secrets of TLS and QUIC connections, as key logs have them (the format of `SSLKEYLOGFILE`, RFC 9850).
+//!
+//! One store serves all engines and may be filled while they run: a key log grows, and a capture may bring keys of its own.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use hashbrown::HashMap;
+
+use crate::entry::Timestamp;
+
+/// The most connections whose secrets are kept; past it the oldest are forgotten.
+const MAX_CONNECTIONS: usize = 500_000;
+/// The longest secret: one of SHA-512's length.
+const MAX_SECRET: usize = 64;
+
+/// The most connections whose records wait for keys at the same time.
+const MAX_WAITING: usize = 1024;
+
+/// What names a connection: the random of its `ClientHello`.
+pub(in crate::dissect) type Random = [u8; 32];
+
+/// The labels of secrets that decrypt something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::dissect) enum Label {
+    /// The master secret of TLS 1.2 and older.
+    Master,
+    ClientEarly,
+    ClientHandshake,
+    ServerHandshake,
+    ClientTraffic,
+    ServerTraffic,
+}
+
+impl Label {
+    fn parse(label: &str) -> Option<Self> {
+        // Early implementations of QUIC gave their secrets a prefix.
+        Some(match label.strip_prefix("QUIC_").unwrap_or(label) {
+            "CLIENT_RANDOM" => Self::Master,
+            "CLIENT_EARLY_TRAFFIC_SECRET" => Self::ClientEarly,
+            "CLIENT_HANDSHAKE_TRAFFIC_SECRET" => Self::ClientHandshake,
+            "SERVER_HANDSHAKE_TRAFFIC_SECRET" => Self::ServerHandshake,
+            "CLIENT_TRAFFIC_SECRET_0" => Self::ClientTraffic,
+            "SERVER_TRAFFIC_SECRET_0" => Self::ServerTraffic,
+            _ => return None,
+        })
+    }
+}
+
+/// The secrets of one connection.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(in crate::dissect) struct Secrets([Option<Box<[u8]>>; 6]);
+
+impl Secrets {
+    /// The secret of that label.
+    pub fn get(&self, label: Label) -> Option<&[u8]> {
+        self.0.get(label as usize)?.as_deref()
+    }
+
+    fn set(&mut self, label: Label, secret: &[u8]) -> bool {
+        match self.0.get_mut(label as usize) {
+            Some(known) if known.as_deref() != Some(secret) => {
+                *known = Some(secret.into());
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The secrets of all connections that are known. Shared by whoever finds them and whoever decrypts.
+#[derive(Default)]
+pub struct Keys {
+    known: RwLock<Known>,
+    /// Goes up with each secret that is new.
+    version: AtomicU64,
+    /// More may come for connections that are there already.
+    growing: AtomicBool,
+    /// Connections that wait for theirs.
+    waiting: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Known {
+    connections: HashMap<Random, Arc<Secrets>>,
+    /// In the order in which they came.
+    order: VecDeque<Random>,
+}
+
+impl Keys {
+    /// Takes the lines of a key log; those that are none, or of no use, are passed over. Returns how many secrets were new.
+    pub fn add(&self, log: &[u8]) -> usize {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let new = log.split(|byte| matches!(byte, b'\n' | b'\r')).filter(|line| known.line(line).is_some()).count();
+        self.version.fetch_add(new as u64, Ordering::Release);
+        new
+    }
+
+    /// From now on, keys may come after what they decrypt: connections without one wait for it for a while.
+    pub fn grow(&self) {
+        self.growing.store(true, Ordering::Release);
+    }
+
+    /// True if there are any, or may be.
+    pub(in crate::dissect) fn is_useful(&self) -> bool {
+        !self.is_empty() || self.growing.load(Ordering::Acquire)
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.version() == 0
+    }
+
+    /// Changes whenever a secret is added.
+    pub(in crate::dissect) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The secrets of the connection whose client chose that random.
+    pub(in crate::dissect) fn find(&self, random: &Random) -> Option<Arc<Secrets>> {
+        if self.is_empty() {
+            return None;
+        }
+        self.known.read().unwrap_or_else(PoisonError::into_inner).connections.get(random).cloned()
+    }
+}
+
+impl fmt::Debug for Keys {
+    /// Without the secrets, which have no place in a message.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys").field("version", &self.version()).finish_non_exhaustive()
+    }
+}
+
+/// A connection that waits for its keys.
+pub(in crate::dissect) struct Waiting {
+    keys: Arc<Keys>,
+    /// The keys that there were when it last looked.
+    version: u64,
+    pub since: Timestamp,
+}
+
+impl Waiting {
+    /// None if nothing is to be waited for, or too many wait already.
+    pub fn new(keys: &Arc<Keys>, since: Timestamp) -> Option<Self> {
+        if !keys.growing.load(Ordering::Acquire) {
+            return None;
+        }
+        let counted = keys.waiting.fetch_add(1, Ordering::Relaxed);
+        let this = Self { version: keys.version(), keys: Arc::clone(keys), since };
+        (counted < MAX_WAITING).then_some(this)
+    }
+
+    /// True if secrets have come since it was last asked.
+    pub fn is_news(&mut self) -> bool {
+        let version = self.keys.version();
+        std::mem::replace(&mut self.version, version) != version
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.keys.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Known {
+    /// One line: label, client random, secret. None if it brings nothing new.
+    fn line(&mut self, line: &[u8]) -> Option<()> {
+        let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
+        let label = Label::parse(words.next()?)?;
+        let random: Random = unhex(words.next()?)?.try_into().ok()?;
+        let secret = unhex(words.next()?).filter(|secret| !secret.is_empty())?;
+        if !self.connections.contains_key(&random) {
+            if self.connections.len() >= MAX_CONNECTIONS
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.connections.remove(&oldest);
+            }
+            self.order.push_back(random);
+        }
+        let secrets = self.connections.entry(random).or_default();
+        Arc::make_mut(secrets).set(label, &secret).then_some(())
+    }
+}
+
+/// Bytes of a secret or random from hex digits.
+fn unhex(digits: &str) -> Option<Vec<u8>> {
+    let digits = digits.as_bytes();
+    if digits.len() > 2 * MAX_SECRET {
+        return None;
+    }
+    let (pairs, rest) = digits.as_chunks::<2>();
+    let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|nibble| u8::try_from(nibble).ok());
+    let bytes = pairs.iter().map(|[high, low]| Some(nibble(*high)? << 4 | nibble(*low)?)).collect();
+    if rest.is_empty() { bytes } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_as_libraries_write_them() {
+        let keys = Keys::default();
+        let random = "AB".repeat(32);
+        let log = format!(
+            "# a comment\r\nCLIENT_RANDOM {random} {}\r\n\nEXPORTER_SECRET {random} 00\n\
+             QUIC_SERVER_TRAFFIC_SECRET_0 {random}  0102\nCLIENT_TRAFFIC_SECRET_0 {random}\nCLIENT_RANDOM 12 34\n\
+             CLIENT_RANDOM {random} {}\nCLIENT_TRAFFIC_SECRET_0 {random} 0g\nSERVER_TRAFFIC_SECRET_0 {random} 01",
+            "0f".repeat(48),
+            "1".repeat(MAX_SECRET * 2 + 2),
+        );
+        assert!(keys.is_empty());
+        assert_eq!(keys.add(log.as_bytes()), 3);
+        // What is cut off comes again, whole.
+        assert_eq!(keys.add(format!("SERVER_TRAFFIC_SECRET_0 {random} 0102\n").as_bytes()), 1);
+        assert_eq!(keys.add(format!("SERVER_TRAFFIC_SECRET_0 {random} 0102\n").as_bytes()), 0);
+        let secrets = keys.find(&[0xab; 32]).unwrap_or_default();
+        assert_eq!(secrets.get(Label::Master), Some(&[0x0f; 48][..]));
+        assert_eq!(secrets.get(Label::ServerTraffic), Some(&[1, 2][..]));
+        assert_eq!(secrets.get(Label::ClientTraffic), None);
+        assert!(keys.find(&[0; 32]).is_none());
+        assert!(!format!("{keys:?}").contains("0f0f"));
+    }
+}

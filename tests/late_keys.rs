@@ -1,0 +1,51 @@
+//! Keys that come after the packets that need them, as in a live capture.
+
+use kubectl_sniff::capture::Frame;
+use kubectl_sniff::dissect::Options;
+use kubectl_sniff::entry::Timestamp;
+use kubectl_sniff::pipeline::{Engine, Shard};
+
+use crate::golden::fixtures;
+use crate::support::flow_script::Script;
+
+/// What is inside of the conversation, if its keys come after so many frames.
+fn inside(script: &Script, frames: &[(i64, Vec<u8>)], after: usize) -> Vec<String> {
+    let options = Options::default();
+    options.keys.grow();
+    let mut engine = Engine::new(options.clone(), Shard::ALL);
+    for (index, (time, data)) in frames.iter().enumerate() {
+        if index == after {
+            options.keys.add(script.keys.as_bytes());
+            engine.rekey(index as u64);
+        }
+        let (number, len) = (index as u64 + 1, data.len() as u32);
+        engine.frame(&Frame { number, time: Timestamp(*time), interface: 0, len, data }, 1, 0);
+    }
+    options.keys.add(script.keys.as_bytes());
+    engine.rekey(frames.len() as u64);
+    engine.finish(frames.len() as u64);
+    let entries = engine.take().into_iter().map(|produced| produced.entry);
+    entries
+        .filter(|entry| entry.decrypted.is_some())
+        .map(|entry| format!("{} {} {} {}", entry.time, entry.operation, entry.target, entry.status))
+        .collect()
+}
+
+#[test]
+fn rows_are_the_same_whenever_the_keys_come() {
+    let mut found = 0;
+    for (_, case, path) in fixtures() {
+        let script = Script::parse(&std::fs::read_to_string(path).unwrap());
+        // A hole in what waits can't be told from one behind it.
+        if script.keys.is_empty() || case.contains("lost") || case.contains("gap") {
+            continue;
+        }
+        let frames = script.frames();
+        let expected = inside(&script, &frames, 0);
+        for after in 1..=frames.len() {
+            assert_eq!(inside(&script, &frames, after), expected, "{case}, keys after {after} frames");
+        }
+        found += expected.len();
+    }
+    assert!(found > 0);
+}
