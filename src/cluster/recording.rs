@@ -125,8 +125,8 @@ mod tests {
         serde_json::from_value(value).unwrap()
     }
 
-    fn filter(text: &str) -> Option<Filter> {
-        Some(Filter { text: text.into(), program: "1,6 0 0 1".into() })
+    fn filter(text: &str) -> Filter {
+        Filter { text: text.into(), program: "1,6 0 0 1".into() }
     }
 
     #[test]
@@ -134,7 +134,7 @@ mod tests {
         let all = pod(&Options::default(), true);
         let serves = |options: &Options| serving(&all, options).map(|service| service.narrows);
         assert_eq!(serves(&Options::default()), Some(false));
-        assert_eq!(serves(&Options { filter: filter("ip"), ..Options::default() }), Some(true));
+        assert_eq!(serves(&Options { filter: Some(filter("ip")), ..Options::default() }), Some(true));
         assert_eq!(serves(&Options { snaplen: 96, ..Options::default() }), Some(true));
         assert_eq!(serves(&Options { image: "agent:2".into(), ..Options::default() }), None);
         assert_eq!(serving(&pod(&Options::default(), false), &Options::default()), None);
@@ -143,15 +143,15 @@ mod tests {
 
     #[test]
     fn one_that_records_less_serves_those_who_look_back() {
-        let some = pod(&Options { filter: filter("port 80"), snaplen: 96, ..Options::default() }, true);
+        let some = pod(&Options { filter: Some(filter("port 80")), snaplen: 96, ..Options::default() }, true);
         assert_eq!(serving(&some, &Options::default()), None);
         let past = Options { since: Some(Duration::from_mins(5)), ..Options::default() };
         let service = serving(&some, &past).unwrap();
         let lacks = service.lacks.unwrap();
         assert_eq!(lacks, "its agent records only \"port 80\", only 96 bytes of each packet");
-        let same = Options { filter: filter("port 80"), snaplen: 64, ..Options::default() };
+        let same = Options { filter: Some(filter("port 80")), snaplen: 64, ..Options::default() };
         assert!(serving(&some, &same).unwrap().narrows);
-        let other = Options { filter: filter("port 53"), ..past };
+        let other = Options { filter: Some(filter("port 53")), ..past };
         assert_eq!(serving(&some, &other), None);
     }
 
@@ -161,7 +161,7 @@ mod tests {
         let there = pod(&armed, true);
         assert!(serving(&there, &Options { mode: Mode::Arm(Duration::from_mins(1)), ..armed.clone() }).is_some());
         assert!(serving(&there, &Options { buffer: 64 << 20, ..armed.clone() }).is_none());
-        assert!(serving(&there, &Options { filter: filter("ip"), ..armed }).is_none());
+        assert!(serving(&there, &Options { filter: Some(filter("ip")), ..armed }).is_none());
         assert!(serving(&there, &Options::default()).is_some());
     }
 }

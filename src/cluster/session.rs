@@ -320,13 +320,12 @@ impl Task {
     async fn sniff(mut self, sight: Sight) {
         let (tap, pod) = (self.tap, self.pod.clone());
         let last = match self.agents(sight).await {
-            Over::Stopped => return,
+            Over::Stopped | Over::Read => return,
             Over::Left(reason) if reason.is_empty() => {
                 Event::Left { tap, pod, reason: (*self.why.borrow()).to_owned() }
             }
             Over::Left(reason) => Event::Left { tap, pod, reason },
             Over::Died(error) | Over::Denied(error) => Event::Failed { tap, pod, error },
-            Over::Read => return,
             Over::Absent => Event::Skipped { pod, reason: "no agent records in it".to_owned() },
             Over::Armed(agent) => Event::Armed { tap, pod, container: agent.container, reused: agent.reused },
         };

@@ -8,7 +8,9 @@ use clap::{Args, ValueEnum};
 
 use crate::dissect::{self, Keys, Protocol};
 use crate::entry::Timestamp;
-use crate::output::{Format, Look};
+use crate::output::status::Status;
+use crate::output::{Format, Look, summary};
+use crate::pipeline::Counts;
 
 /// How to dissect and what to print.
 #[derive(Debug, Args)]
@@ -41,6 +43,10 @@ pub struct Dissection {
     /// Decrypt TLS with the secrets in this key log, as SSLKEYLOGFILE makes it (repeatable); those in a capture count anyway
     #[arg(long, value_name = "FILE")]
     pub keylog: Vec<PathBuf>,
+
+    /// With -o json, end with one more line: {"summary": …}, of what came and what was lost
+    #[arg(long)]
+    pub summary: bool,
 
     /// End after so many entries
     #[arg(long, value_name = "N")]
@@ -90,6 +96,19 @@ impl Dissection {
         let width = terminal.then(|| terminal_size::terminal_size().map_or(80, |(width, _)| usize::from(width.0)));
         Look { width, colour, wide: false, offset: if self.utc { 0 } else { local_offset() }, namespaces }
     }
+}
+
+/// Says at the end what came and what was lost: to people on stderr, and as JSON on stdout if that is asked for.
+pub fn conclude(dissection: &Dissection, pods: Option<usize>, counts: &Counts, status: &Status) -> std::io::Result<()> {
+    status.line(&summary(pods, counts));
+    if dissection.summary && dissection.output == Format::Json {
+        let mut summary = serde_json::to_value(counts)?;
+        if let (Some(summary), Some(pods)) = (summary.as_object_mut(), pods) {
+            summary.insert("pods".to_owned(), pods.into());
+        }
+        writeln!(std::io::stdout(), "{}", serde_json::json!({ "summary": summary }))?;
+    }
+    Ok(())
 }
 
 /// Seconds that the machine's zone is east of UTC now.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::Failure;
-use super::dissection::{Dissection, now, stdout};
+use super::dissection::{Dissection, conclude, now, stdout};
 use super::keylog::KeyLogs;
 use super::read::Counted;
 use crate::capture::Note;
@@ -32,6 +32,9 @@ const WAITING: usize = 32;
 
 /// How often rows are let go and output is flushed.
 const TICK: Duration = Duration::from_millis(50);
+
+/// How often the line below the rows is drawn.
+const FOOTER: Duration = Duration::from_millis(500);
 
 /// How long the first rows may wait for the cluster's names.
 const NAMES: Duration = Duration::from_secs(2);
@@ -119,7 +122,13 @@ impl Session<'_> {
             printer = Box::new(Both(Box::new(kept.entries()?), printer));
         }
         let mut sink = Counted::new(printer, self.dissection.count);
+        // Rows and what is below them are in one place only if both are on the terminal.
+        let is_table = matches!(format, Format::Table | Format::Wide);
+        let has_footer = is_table && io::stdout().is_terminal() && io::stderr().is_terminal();
         let mut watcher = Watcher {
+            dissection: self.dissection,
+            footer: has_footer.then(Instant::now),
+            printed: 0,
             live: Live::new(dissection, resolve, &mut sink),
             logs,
             keys,
@@ -254,6 +263,11 @@ struct Pod {
 
 /// Takes what the session tells.
 struct Watcher<'a> {
+    dissection: &'a Dissection,
+    /// When the line below the rows was drawn last; none where there is none.
+    footer: Option<Instant>,
+    /// Entries that had been printed then.
+    printed: u64,
     live: Live<'a>,
     status: &'a mut Status,
     saved: Vec<Saved>,
@@ -289,7 +303,21 @@ impl Watcher<'_> {
             let result = saved.capture.flush();
             saved.wrote(result)?;
         }
-        Ok(self.live.tick(now())?)
+        let Some(drawn) = self.footer else { return Ok(self.live.tick(now())?) };
+        let counts = self.live.counts();
+        if counts.entries == self.printed {
+            self.live.tick(now())?;
+        } else {
+            self.printed = counts.entries;
+            let live = &mut self.live;
+            self.status.around(|| live.tick(now()))?;
+        }
+        if self.sniffed > 0 && drawn.elapsed() >= FOOTER {
+            self.footer = Some(Instant::now());
+            let attached = self.pods.values().filter(|pod| pod.is_attached).count();
+            self.status.footer(&output::summary(Some(attached), &counts));
+        }
+        Ok(())
     }
 
     fn pod(&self, tap: u32) -> String {
@@ -412,7 +440,7 @@ impl Watcher<'_> {
                 Err(_) => return Ok(()),
             },
         };
-        self.status.line(&output::summary(Some(self.sniffed), &counts));
+        conclude(self.dissection, Some(self.sniffed), &counts, self.status)?;
         match saved {
             Err(End::Failed(failure)) => return Err(failure),
             Err(_) => return Ok(()),

@@ -3,14 +3,13 @@
 use std::io::Write;
 
 use clap::ValueEnum;
-use comfy_table::{Table, presets};
 
 use super::Failure;
 use crate::cluster::agents::{self, Place, Status as Agent};
 use crate::cluster::flags::{Connection, Select};
 use crate::cluster::{Cluster, Selection};
 use crate::output::status::Status;
-use crate::output::{bytes, grouped, span};
+use crate::output::{bytes, grouped, listing, span};
 
 /// List the agents that run in pods: what they have recorded, and who reads
 #[derive(Debug, clap::Args)]
@@ -38,6 +37,9 @@ enum Format {
     /// Names of pods
     Name,
 }
+
+/// What is said where there are none.
+const NONE: &str = "no agents run; kubectl sniff start PODS arms some";
 
 pub fn run(args: &Args, status: &mut Status) -> Result<(), Failure> {
     super::blocking(list(args, status))
@@ -72,7 +74,7 @@ async fn list(args: &Args, status: &mut Status) -> Result<(), Failure> {
     let cluster = Cluster::connect(&args.connection).await?;
     let places = found(&cluster, &args.select, status).await?;
     if places.is_empty() {
-        status.line("no agents run; kubectl sniff start PODS arms some");
+        status.line(NONE);
         return Ok(());
     }
     let mut out = anstream::stdout().lock();
@@ -85,6 +87,10 @@ async fn list(args: &Args, status: &mut Status) -> Result<(), Failure> {
     status.starting("asking the agents");
     let answers = agents::status(&cluster, places).await;
     status.clear();
+    if answers.is_empty() {
+        status.line(NONE);
+        return Ok(());
+    }
     let mut silent = 0;
     let mut known = Vec::new();
     for (place, answer) in answers {
@@ -108,7 +114,7 @@ async fn list(args: &Args, status: &mut Status) -> Result<(), Failure> {
                 writeln!(out, "{object}")?;
             }
         }
-        format => write!(out, "{}", table(&known, format == Format::Wide))?,
+        format => table(&mut out, &known, format == Format::Wide)?,
     }
     match (known.is_empty(), silent) {
         (true, 1..) => Err(Failure::new("no agent answers")),
@@ -116,49 +122,48 @@ async fn list(args: &Args, status: &mut Status) -> Result<(), Failure> {
     }
 }
 
-fn table(agents: &[(Place, Agent)], wide: bool) -> String {
-    let mut table = Table::new();
+fn table(out: &mut impl Write, agents: &[(Place, Agent)], wide: bool) -> std::io::Result<()> {
     let mut header = vec!["POD", "AGE", "BUFFER", "SPAN", "PACKETS", "DROPPED", "READERS", "LEAVES"];
     if wide {
         header.extend(["NODE", "CONTAINER", "BACKEND", "MEMORY", "CUT", "FLUSHED", "FILTER"]);
     }
-    table.load_style(presets::NOTHING).set_header(header);
-    for (place, agent) in agents {
-        let leaves = match (agent.leaves, agent.sessions.is_empty()) {
-            (Some(seconds), true) => format!("in {}", span(seconds)),
-            _ => "when unread".to_owned(),
-        };
-        let readers = match agent.sessions.as_slice() {
-            [] => "-".to_owned(),
-            all if wide => all.iter().map(|session| session.reader.as_str()).collect::<Vec<_>>().join(", "),
-            all => all.len().to_string(),
-        };
-        let on = if agent.buffer.on == "disk" { " on disk" } else { "" };
-        #[allow(clippy::cast_sign_loss, reason = "a span is not negative")]
-        let mut row = vec![
-            format!("{}/{}", place.namespace, place.pod),
-            span(agent.age),
-            format!("{}/{}{on}", bytes(agent.buffer.used), bytes(agent.buffer.size)),
-            span(agent.span.max(0.0) as u64),
-            grouped(agent.packets),
-            grouped(agent.drops),
-            readers,
-            leaves,
-        ];
-        if wide {
-            let dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
-            row.extend([
-                place.node.clone(),
-                place.container.clone(),
-                agent.backend.clone(),
-                agent.memory.map_or_else(|| "-".to_owned(), bytes),
-                grouped(agent.cut),
-                grouped(agent.flushed),
-                dash(&agent.filter),
-            ]);
-        }
-        table.add_row(row);
+    listing(out, &header, agents.iter().map(|(place, agent)| row(place, agent, wide)))
+}
+
+fn row(place: &Place, agent: &Agent, wide: bool) -> Vec<String> {
+    let leaves = match (agent.leaves, agent.sessions.is_empty()) {
+        (Some(seconds), true) => format!("in {}", span(seconds)),
+        _ => "when unread".to_owned(),
+    };
+    let readers = match agent.sessions.as_slice() {
+        [] => "-".to_owned(),
+        all if wide => all.iter().map(|session| session.reader.as_str()).collect::<Vec<_>>().join(", "),
+        all => all.len().to_string(),
+    };
+    let on = if agent.buffer.on == "disk" { " on disk" } else { "" };
+    #[allow(clippy::cast_sign_loss, reason = "a span is not negative")]
+    let seconds = agent.span.max(0.0) as u64;
+    let mut row = vec![
+        format!("{}/{}", place.namespace, place.pod),
+        span(agent.age),
+        format!("{}/{}{on}", bytes(agent.buffer.used), bytes(agent.buffer.size)),
+        span(seconds),
+        grouped(agent.packets),
+        grouped(agent.drops),
+        readers,
+        leaves,
+    ];
+    if wide {
+        let filter = if agent.filter.is_empty() { "-" } else { &agent.filter };
+        row.extend([
+            place.node.clone(),
+            place.container.clone(),
+            agent.backend.clone(),
+            agent.memory.map_or_else(|| "-".to_owned(), bytes),
+            grouped(agent.cut),
+            grouped(agent.flushed),
+            filter.to_owned(),
+        ]);
     }
-    let text = table.to_string();
-    text.lines().map(|line| format!("{}\n", line.trim())).collect()
+    row
 }

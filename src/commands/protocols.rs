@@ -1,19 +1,14 @@
 //! `kubectl sniff protocols`: what can be dissected.
 
-use std::io::Write;
-
-use comfy_table::{Table, presets};
-
 use crate::dissect::{PROTOCOLS, Transport};
+use crate::output::listing;
 
 /// Lists the protocols that are dissected.
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
 pub fn run(_: &Args) -> Result<(), super::Failure> {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["NAME", "PROTOCOL", "TRANSPORT", "USUAL PORTS", "SPECIFICATION"]);
-    for protocol in PROTOCOLS {
+    let rows = PROTOCOLS.iter().map(|protocol| {
         let transport = match protocol.transport {
             Transport::Tcp => "TCP",
             Transport::Udp => "UDP",
@@ -23,10 +18,8 @@ pub fn run(_: &Args) -> Result<(), super::Failure> {
             Transport::Icmp => "IP",
         };
         let ports: Vec<String> = protocol.ports.iter().map(u16::to_string).collect();
-        table.add_row([protocol.name, protocol.title, transport, &ports.join(", "), protocol.spec]);
-    }
-    for line in table.to_string().lines() {
-        writeln!(anstream::stdout(), "{}", line.trim_end())?;
-    }
-    Ok(())
+        [protocol.name, protocol.title, transport, &ports.join(", "), protocol.spec].map(str::to_owned)
+    });
+    let header = ["NAME", "PROTOCOL", "TRANSPORT", "USUAL PORTS", "SPECIFICATION"];
+    Ok(listing(&mut anstream::stdout(), &header, rows)?)
 }

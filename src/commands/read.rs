@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Failure;
-use super::dissection::{Dissection, stdout};
+use super::dissection::{Dissection, conclude, stdout};
 use super::keylog::KeyLogs;
 use crate::capture::Source;
 use crate::capture::file::File;
@@ -35,8 +35,7 @@ pub fn run(path: &Path, dissection: &Dissection, status: &mut Status) -> Result<
             if let Some(complaint) = file.complaint() {
                 status.warning(&complaint);
             }
-            status.line(&output::summary(None, &counts));
-            Ok(())
+            Ok(conclude(dissection, None, &counts, status)?)
         }
         Err(Offline::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(Failure::new(error.to_string())),

@@ -3,13 +3,12 @@
 use std::io::Write;
 
 use clap::Subcommand;
-use comfy_table::{Table, presets};
 
 use super::dissection::Dissection;
 use super::{Failure, read};
 use crate::output::kept::Kept;
 use crate::output::status::Status;
-use crate::output::{bytes, grouped, span};
+use crate::output::{bytes, grouped, listing, span};
 
 /// List, open and delete the sessions that --keep has kept
 #[derive(Debug, clap::Args)]
@@ -51,7 +50,7 @@ pub fn run(args: &Args, status: &mut Status) -> Result<(), Failure> {
         Some(Action::Open { name, dissection }) => read::run(&open(name)?.capture(), dissection, status),
         Some(Action::Delete { names, all }) => {
             let kept = if *all {
-                Kept::all().map_err(unreadable)?
+                Kept::all().map_err(|error| unreadable(&error))?
             } else {
                 names.iter().map(|name| open(name)).collect::<Result<_, _>>()?
             };
@@ -65,7 +64,7 @@ pub fn run(args: &Args, status: &mut Status) -> Result<(), Failure> {
     }
 }
 
-fn unreadable(error: std::io::Error) -> Failure {
+fn unreadable(error: &std::io::Error) -> Failure {
     Failure::new(format!("cannot read the kept sessions: {error}"))
 }
 
@@ -75,7 +74,7 @@ fn open(name: &str) -> Result<Kept, Failure> {
 }
 
 fn list(json: bool, status: &Status) -> Result<(), Failure> {
-    let sessions = Kept::all().map_err(unreadable)?;
+    let sessions = Kept::all().map_err(|error| unreadable(&error))?;
     if sessions.is_empty() {
         status.line("no session is kept; kubectl sniff PODS --keep keeps one");
         return Ok(());
@@ -87,12 +86,9 @@ fn list(json: bool, status: &Status) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    let mut table = Table::new();
-    let header = ["NAME", "STARTED", "TOOK", "PODS", "PACKETS", "ENTRIES", "LOST", "SIZE", "OF"];
-    table.load_style(presets::NOTHING).set_header(header);
-    for session in &sessions {
+    let rows = sessions.iter().map(|session| {
         let about = session.about();
-        table.add_row([
+        [
             about.name.clone(),
             about.started.chars().take(19).collect::<String>().replace('T', " "),
             about.seconds.map_or_else(|| "?".to_owned(), span),
@@ -102,10 +98,7 @@ fn list(json: bool, status: &Status) -> Result<(), Failure> {
             grouped(about.dropped + about.flushed),
             bytes(session.size()),
             about.arguments.join(" "),
-        ]);
-    }
-    for line in table.to_string().lines() {
-        writeln!(out, "{}", line.trim())?;
-    }
-    Ok(())
+        ]
+    });
+    Ok(listing(&mut out, &["NAME", "STARTED", "TOOK", "PODS", "PACKETS", "ENTRIES", "LOST", "SIZE", "OF"], rows)?)
 }

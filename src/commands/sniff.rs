@@ -30,8 +30,9 @@ pub struct Args {
     pcap: Option<PathBuf>,
 
     /// Keep packets and entries, for `kubectl sniff sessions`; under a name, or that of the time
-    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, help_heading = "Output")]
-    keep: Option<Option<String>>,
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(help_heading = "Output")]
+    keep: Option<String>,
 
     /// Leave the keys of --keylog out of the saved capture; else Wireshark decrypts it as well
     #[arg(long, help_heading = "Output")]
@@ -77,7 +78,7 @@ async fn sniff(args: &Args, status: &mut Status) -> Result<(), Failure> {
         return Err(Failure::usage("--since is no longer ago than --until").hint("--since 10m --until 5m"));
     }
     let mode = until.map_or(Mode::Follow, Mode::LookBack);
-    let options = Options { since, mode, compress, ..compiled(&args.capture)? };
+    let options = Options { since, compress, mode, ..compiled(&args.capture)? };
     let saving = saving(args)?;
     let cluster = Cluster::connect(&args.connection).await?;
     let selection = Selection::new(&args.select, cluster.namespace())?;
@@ -88,17 +89,16 @@ async fn sniff(args: &Args, status: &mut Status) -> Result<(), Failure> {
         }
         return Ok(out.flush()?);
     }
-    let keep = args.keep.as_ref().map(|name| name.as_deref());
-    let kept = keep.map(kept).transpose()?;
+    let kept = args.keep.as_deref().map(kept).transpose()?;
     let (dissection, duration, save_keys) = (&args.dissection, args.duration, !args.no_keys);
     let session = live::Session { cluster, selection, options, dissection, duration, kept, save_keys };
     session.run(saving, status).await
 }
 
 /// The folder of a session that begins now.
-fn kept(name: Option<&str>) -> Result<Kept, Failure> {
+fn kept(name: &str) -> Result<Kept, Failure> {
     let arguments = std::env::args().skip(1).collect();
-    Kept::create(name, now().to_string(), arguments).map_err(|error| {
+    Kept::create(Some(name).filter(|name| !name.is_empty()), now().to_string(), arguments).map_err(|error| {
         Failure::new(format!("cannot keep the session: {error}")).hint("kubectl sniff sessions lists those there are")
     })
 }

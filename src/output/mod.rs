@@ -5,6 +5,7 @@
 mod cell;
 mod json;
 pub mod kept;
+mod listing;
 pub mod pcapng;
 #[cfg(test)]
 mod samples;
@@ -17,6 +18,7 @@ use std::io::Write;
 
 use clap::ValueEnum;
 
+pub use listing::listing;
 pub use summary::{bytes, grouped, span, summary};
 pub use table::{Look, Table};
 

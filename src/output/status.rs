@@ -98,6 +98,28 @@ impl Status {
         self.bar = Some(bar);
     }
 
+    /// Shows a line below everything else, in place of the last one.
+    pub fn footer(&mut self, text: &str) {
+        let bar = self.bar.get_or_insert_with(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
+            // Longer lines would leave their beginning behind.
+            if let Ok(style) = ProgressStyle::with_template("{wide_msg:.dim}") {
+                bar.set_style(style);
+            }
+            bar
+        });
+        bar.set_message(text.to_owned());
+        bar.tick();
+    }
+
+    /// Does something that writes to the terminal while the bar is away.
+    pub fn around<T>(&self, write: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
     /// Moves the bar.
     pub fn position(&self, position: u64) {
         if let Some(bar) = &self.bar {
