@@ -303,15 +303,13 @@ impl Watcher<'_> {
             let result = saved.capture.flush();
             saved.wrote(result)?;
         }
-        let Some(drawn) = self.footer else { return Ok(self.live.tick(now())?) };
+        self.live.release(now())?;
         let counts = self.live.counts();
-        if counts.entries == self.printed {
-            self.live.tick(now())?;
-        } else {
-            self.printed = counts.entries;
+        if counts.entries != std::mem::replace(&mut self.printed, counts.entries) {
             let live = &mut self.live;
-            self.status.around(|| live.tick(now()))?;
+            self.status.around(|| live.flush())?;
         }
+        let Some(drawn) = self.footer else { return Ok(()) };
         if self.sniffed > 0 && drawn.elapsed() >= FOOTER {
             self.footer = Some(Instant::now());
             let attached = self.pods.values().filter(|pod| pod.is_attached).count();

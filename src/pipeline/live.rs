@@ -97,8 +97,15 @@ impl<'a> Live<'a> {
     ///
     /// # Errors
     /// If a row cannot be written.
-    pub fn tick(&mut self, now: Timestamp) -> io::Result<()> {
-        self.rows(now)?;
+    pub fn release(&mut self, now: Timestamp) -> io::Result<()> {
+        self.rows(now)
+    }
+
+    /// Has the sink write what it still holds.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn flush(&mut self) -> io::Result<()> {
         self.sink.tick()
     }
 
