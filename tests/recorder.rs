@@ -79,6 +79,33 @@ async fn what_agents_recorded_before_anybody_came_is_dissected_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_was_kept_can_be_opened_until_it_is_deleted() {
+    let place = Place::new("kept", json!({})).await;
+    place.pod("web", &json!({})).await;
+    let folder = tempfile::tempdir().unwrap();
+    let with = |arguments: &[&str]| {
+        let mut command = command();
+        command.args(arguments).env("KUBECONFIG", kubeconfig()).env("SNIFF_SESSIONS", folder.path());
+        let done = Sniff::start(command).end();
+        assert_eq!(done.code(), Some(0), "{arguments:?}: {}", done.stderr);
+        done
+    };
+    let live = with(&["web", "-n", &place.namespace, "--keep=monday", "--duration", "3s", "-o", "json"]);
+    assert!(live.stderr.contains("kubectl sniff sessions open monday"), "{}", live.stderr);
+    let listed = with(&["sessions", "--json"]).entries();
+    let rows = live.entries().len();
+    assert_eq!((listed.len(), &listed[0]["name"], &listed[0]["entries"]), (1, &json!("monday"), &json!(rows)));
+    let targets = |entries: Vec<Value>| entries.into_iter().map(|entry| entry["target"].clone()).collect::<Vec<_>>();
+    let kept = std::fs::read_to_string(folder.path().join("monday/entries.jsonl")).unwrap();
+    assert_eq!(kept.lines().count(), rows);
+    let again = with(&["sessions", "open", "monday", "-o", "json"]).entries();
+    assert_eq!(targets(again), targets(live.entries()));
+    with(&["sessions", "delete", "monday"]);
+    assert_eq!(with(&["sessions", "--json"]).stdout, "");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_buffer_on_disk_takes_no_memory_of_the_pods() {
     let place = Place::new("disk", json!({})).await;
     let limit = json!({"resources": {"limits": {"memory": "64Mi"}}});
