@@ -24,12 +24,14 @@ demo: setup image ## Start a cluster with a small shop in it and sniff its traff
 test: setup image ## Run all tests, those on a real cluster included
 	$(CLUSTER) up
 	cargo test
+	cargo test --no-default-features --features libpcap --lib
 
 check: ## Format and lint
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --no-default-features --features engine --lib -- -D warnings
 	cargo clippy --no-default-features --features agent --bin sniff-agent -- -D warnings
+	cargo clippy --no-default-features --features libpcap --lib --tests -- -D warnings
 
 bench: setup image ## Print speed and memory beside tshark, tcpdump, dumpcap and kubectl debug (SIZE=20 for a short run)
 	cargo build --release

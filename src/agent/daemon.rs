@@ -110,6 +110,9 @@ pub(super) struct State {
     pub(super) filtered: Option<u64>,
     /// Packets longer than the snaplen.
     pub(super) cut: u64,
+    /// When the backend was last asked for frames and had none, in nanoseconds since the Unix epoch: all that was there by
+    /// then is stored.
+    drained: u64,
     /// The interface of the last frame: the kernel does not say where it dropped one, and that is the likeliest.
     last: usize,
 }
@@ -201,6 +204,7 @@ impl Daemon {
             missed: 0,
             filtered: capture.filtered(),
             cut: 0,
+            drained: 0,
             last: 0,
         };
         Self {
@@ -260,7 +264,7 @@ impl Daemon {
         let mut asked = Instant::now();
         let mut stopping = None;
         loop {
-            let mut losing = false;
+            let (mut losing, began) = (false, now());
             // Locked with the first frame, if there is one, until the last.
             let mut state = None;
             capture.receive(if stopping.is_some() { LINGER / 4 } else { TICK }, &mut |frame| {
@@ -270,6 +274,8 @@ impl Daemon {
             if state.take().is_some() {
                 self.changed.notify_all();
                 self.write()?;
+            } else {
+                self.lock().drained = began;
             }
             if losing || asked.elapsed() >= COUNT {
                 asked = Instant::now();
@@ -431,6 +437,12 @@ impl Drop for Seat<'_> {
 }
 
 impl State {
+    /// True if all that was there at that time is stored.
+    pub(super) fn has_all_of(&self, time: u64) -> bool {
+        let is_over = matches!(self.phase, Phase::Ended(_));
+        is_over || self.drained >= time || self.master.latest().is_some_and(|latest| latest >= time)
+    }
+
     /// Stores a frame under the next number.
     fn store(&mut self, frame: &Frame<'_>, pod: &str) {
         let Some(at) = self.tap(frame.interface, frame.link, pod) else {

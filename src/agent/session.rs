@@ -26,8 +26,11 @@ const STALLED: Duration = Duration::from_mins(5);
 /// How long a request, or the acknowledgement of the end, may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a session that only looks back waits first: what was sent before it asked is handed over by then.
-const ARRIVAL: Duration = Duration::from_millis(50);
+/// How long the kernel may keep what was sent before a session asked that only looks back.
+const ARRIVAL: Duration = Duration::from_millis(30);
+
+/// How long such a session waits for that to be stored, on a machine that is busy with other things.
+const STORED: Duration = Duration::from_secs(1);
 
 /// Why a session ended that only looked back.
 const ASKED: &str = "no more was asked for";
@@ -75,7 +78,7 @@ pub(super) fn serve(daemon: &Daemon, mut connection: UnixStream) -> io::Result<(
 fn stream(daemon: &Daemon, connection: &mut UnixStream, wanted: &Session, seat: &Seat<'_>) -> io::Result<()> {
     let mut out = Vec::with_capacity(2 * CHUNK);
     if wanted.until.is_some() {
-        std::thread::sleep(ARRIVAL);
+        await_the_present(daemon);
     }
     let mut reader;
     {
@@ -119,6 +122,16 @@ fn stream(daemon: &Daemon, connection: &mut UnixStream, wanted: &Session, seat: 
         drop(state);
         connection.write_all(&out)?;
         out.clear();
+    }
+}
+
+/// Waits until what was sent before now is stored.
+fn await_the_present(daemon: &Daemon) {
+    std::thread::sleep(ARRIVAL);
+    let (present, begun) = (now(), Instant::now());
+    let mut state = daemon.lock();
+    while !state.has_all_of(present) && begun.elapsed() < STORED {
+        state = daemon.wait(state, Duration::from_millis(10));
     }
 }
 

@@ -11,7 +11,7 @@
 //!
 //! | kind | when | JSON |
 //! |---|---|---|
-//! | 1 hello | after the section header | `version`, `protocol` (1), `boot`, `pod`, `first`, `next`, `interfaces`, `filter`, `snaplen`, `buffer` |
+//! | 1 hello | after the section header | `version`, `protocol` (1), `boot`, `pod`, `first`, `next`, `interfaces`, `filter`, `snaplen`, `buffer`, `filtered` |
 //! | 2 flushed | in place of packets that the master PCAP no longer had | `from` (number of the first), `count` |
 //! | 3 end | last, if the stream ends on purpose | `next` (the number of the first packet that is not in it, nor ever was), `why`; `asked` (true) if the client asked for no more, while the agent goes on |
 //! | 4 filtered | behind packets of a session that has a filter of its own | `from`, `next`, `count`: of the packets from number `from` up to, not including, `next`, the filter left out `count`; all others of them were sent before this block, none was flushed |

@@ -38,7 +38,7 @@ pub(super) struct Instruction {
 pub(super) enum Kind {
     /// At an interface's traffic control hook (`BPF_PROG_TYPE_SCHED_CLS`).
     Classifier = 3,
-    /// At an interface's driver (`BPF_PROG_TYPE_XDP`).
+    /// Where an interface's frames start (`BPF_PROG_TYPE_XDP`).
     Xdp = 6,
 }
 
@@ -97,6 +97,11 @@ pub(super) fn add(to: Register, number: i32) -> Instruction {
     instruction(0x07, to, 0, 0, number)
 }
 
+/// `to &= number`
+pub(super) fn and(to: Register, number: i32) -> Instruction {
+    instruction(0x57, to, 0, 0, number)
+}
+
 /// `to <<= bits`
 pub(super) fn shift_left(to: Register, bits: i32) -> Instruction {
     instruction(0x67, to, 0, 0, bits)
@@ -122,9 +127,9 @@ pub(super) fn store_long(to: Register, offset: i16, from: Register) -> Instructi
     instruction(0x7b, to, from, offset, 0)
 }
 
-/// `*(u64 *)to += from`, atomically
-pub(super) fn count(to: Register, from: Register) -> Instruction {
-    instruction(0xdb, to, from, 0, 0)
+/// `*(u64 *)to += number`, and `number` becomes what was there before, atomically
+pub(super) fn count(to: Register, number: Register) -> Instruction {
+    instruction(0xdb, to, number, 0, 1)
 }
 
 /// `if (register == number) skip instructions`
@@ -140,6 +145,11 @@ pub(super) fn skip_unless(register: Register, number: i32, instructions: usize) 
 /// `if (register <= number) skip instructions`
 pub(super) fn skip_unless_more(register: Register, number: i32, instructions: usize) -> Instruction {
     instruction(0xb5, register, 0, near(instructions), number)
+}
+
+/// `if (register >= number) skip instructions`, signed
+pub(super) fn skip_unless_less(register: Register, number: i32, instructions: usize) -> Instruction {
+    instruction(0x75, register, 0, near(instructions), number)
 }
 
 /// `skip instructions`
@@ -208,16 +218,17 @@ unsafe fn make(command: c_long, attributes: &Attributes) -> io::Result<OwnedFd> 
     unsafe { bpf(command, attributes).map(|result| OwnedFd::from_raw_fd(result as RawFd)) }
 }
 
-/// Makes a map of one entry, under a key of four bytes.
-pub(super) fn create(kind: Map, value_size: u32) -> io::Result<OwnedFd> {
-    let attributes = Attributes::new(&[(0, kind as u64), (4, 4), (8, value_size.into()), (12, 1)], &[]);
+/// Makes a map of so many entries, under keys of four bytes.
+pub(super) fn create(kind: Map, value_size: u32, entries: u32) -> io::Result<OwnedFd> {
+    let words = [(0, kind as u64), (4, 4), (8, value_size.into()), (12, entries.into())];
+    let attributes = Attributes::new(&words, &[]);
     // SAFETY: there is no pointer in it.
     unsafe { make(MAP_CREATE, &attributes) }
 }
 
 /// Puts a descriptor into a map's entry.
-pub(super) fn put(map: &OwnedFd, descriptor: &OwnedFd) -> io::Result<()> {
-    let (key, value) = (0_u32, descriptor.as_raw_fd());
+pub(super) fn put(map: &OwnedFd, key: u32, descriptor: &OwnedFd) -> io::Result<()> {
+    let value = descriptor.as_raw_fd();
     let attributes = element(map, &raw const key as u64, &raw const value as u64);
     // SAFETY: key and value live until the call returns, and are as long as the map's.
     unsafe { bpf(MAP_UPDATE, &attributes) }?;

@@ -5,8 +5,11 @@
 //! ```text
 //! pod's interface ─ at its hooks (tcx): mark a frame with interface and direction, clone it, unmark it
 //!     clone → near end of a pair of ours ─ at its hook: put a head of 32 bytes before it, from mark, clock, VLAN tag
-//!         → far end ─ in its driver (XDP): redirect → AF_XDP socket (copy mode) → the filter, in user space
+//!         → far end ─ in its driver (XDP): redirect → AF_XDP sockets (copy mode) → the filter, in user space
 //! ```
+//!
+//! The pair has several queues, and a socket on each, since one is too short for what a large frame is cut into. The hook
+//! deals frames out to them, and they are put in order again by the times in their heads.
 //!
 //! The hooks are links of BPF: they are gone when the process is, however it ends. The pair stays if it is killed, without an
 //! address and with nothing that sends into it, until the next agent in the pod or the pod's end removes it.
@@ -34,7 +37,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use self::ebpf::{Hook, Instruction, Kind, Map};
-use self::socket::{Socket, monotonic};
+use self::socket::{Sockets, monotonic};
 use self::veth::Pair;
 pub(super) use self::veth::is_ours;
 use super::backend::{BATCH, Backend, Frame, MOST_SNAPLEN, Unusable, Wanted};
@@ -53,7 +56,7 @@ const HEAD: u8 = 32;
 const SHORT_HEAD: u8 = 14;
 
 /// The kernel puts nothing before a longer frame (`SKB_MAX_ALLOC`, 16 KiB less what it needs itself), unless that is to be
-/// cut into segments; nor would the longest get through the pair then.
+/// cut into segments; nor would it take the longest with a head.
 const MOST_WITH_HEAD: i32 = 15_000;
 
 /// Ends each head: what comes without is not ours.
@@ -65,11 +68,15 @@ const SHORT_MAGIC: u16 = 0x5349;
 // Fields of a frame, by their offset in what a program is given (struct __sk_buff).
 const LENGTH: i16 = 0;
 const MARK: i16 = 8;
+const QUEUE: i16 = 12;
 const VLAN_PRESENT: i16 = 20;
 const VLAN_TCI: i16 = 24;
 const VLAN_PROTOCOL: i16 = 28;
 const INTERFACE: i16 = 40;
 const SEGMENT_SIZE: i16 = 176;
+
+// The same for XDP (struct xdp_md).
+const RECEIVED_ON: i16 = 16;
 
 // What programs can call.
 const KTIME_GET_NS: i32 = 5;
@@ -90,9 +97,9 @@ pub struct Capture {
     taps: Vec<Tap>,
     /// Clones what is received, and what is sent.
     tapping: [OwnedFd; 2],
-    /// How many frames could not be cloned.
+    /// How many frames could not be cloned, or not be given a head.
     failures: OwnedFd,
-    socket: Socket,
+    sockets: Sockets,
     /// Keeps the programs on the pair's ends attached.
     _hooks: [OwnedFd; 2],
     pair: Pair,
@@ -134,22 +141,26 @@ impl Capture {
     }
 
     fn try_open(wanted: &Wanted<'_>) -> io::Result<Self> {
-        let failures = ebpf::create(Map::Array, 8)?;
-        let sockets = ebpf::create(Map::Sockets, 4)?;
-        // Before the ends are up, so that whatever comes out of the pair goes nowhere else.
-        let (pair, hooks) = Pair::new(|near, far| {
-            let head = ebpf::load_program(Kind::Classifier, 0, &head())?;
-            let redirect = ebpf::load_program(Kind::Xdp, ebpf::FRAGMENTS, &redirect(&sockets))?;
+        let failures = ebpf::create(Map::Array, 8, 1)?;
+        let turns = ebpf::create(Map::Array, 8, 1)?;
+        let queues = Sockets::queues(wanted.ring);
+        let map = ebpf::create(Map::Sockets, 4, queues)?;
+        // Before the ends are up, so that whatever comes to the far one goes nowhere else.
+        let (pair, hooks) = Pair::new(queues, |near, far| {
+            let head = ebpf::load_program(Kind::Classifier, 0, &head(queues, &turns, &failures))?;
+            let redirect = ebpf::load_program(Kind::Xdp, ebpf::FRAGMENTS, &redirect(&map))?;
             Ok([ebpf::attach(&redirect, far, Hook::Xdp, ebpf::DRIVER)?, ebpf::attach(&head, near, Hook::Egress, 0)?])
         })?;
-        let socket = Socket::new(pair.far, wanted.ring)?;
-        ebpf::put(&sockets, socket.descriptor())?;
+        let sockets = Sockets::new(pair.far, queues, wanted.ring)?;
+        for (queue, socket) in (0..).zip(sockets.descriptors()) {
+            ebpf::put(&map, queue, socket)?;
+        }
         let clone = |direction| ebpf::load_program(Kind::Classifier, 0, &clone(direction, pair.near, &failures));
         let mut capture = Self {
             taps: Vec::new(),
             tapping: [clone(0)?, clone(1)?],
             failures,
-            socket,
+            sockets,
             _hooks: hooks,
             pair,
             filter: Filter::new(wanted.filter),
@@ -205,15 +216,15 @@ impl Backend for Capture {
     }
 
     fn ring(&self) -> usize {
-        self.socket.size()
+        self.sockets.size()
     }
 
     fn receive(&mut self, wait: Duration, take: &mut dyn FnMut(&Frame<'_>)) -> io::Result<()> {
         if self.looked.elapsed() >= LOOK {
             self.look()?;
         }
-        let Self { socket, filter, snaplen, filtered, epoch, .. } = self;
-        socket.receive(wait, BATCH, &mut |bytes| {
+        let Self { sockets, filter, snaplen, filtered, epoch, .. } = self;
+        sockets.receive(wait, BATCH, &mut |bytes| {
             let Some(seen) = Seen::of(bytes, *epoch) else { return };
             let keep = filter.run(&seen.view()).min(*snaplen) as usize;
             if keep == 0 {
@@ -225,7 +236,7 @@ impl Backend for Capture {
     }
 
     fn dropped(&mut self) -> io::Result<u64> {
-        Ok(ebpf::get(&self.failures)? + self.pair.dropped()? + self.socket.dropped()?)
+        Ok(ebpf::get(&self.failures)? + self.pair.dropped()? + self.sockets.dropped()?)
     }
 
     fn filtered(&self) -> Option<u64> {
@@ -330,7 +341,8 @@ fn clone(direction: i32, near: u32, failures: &OwnedFd) -> Vec<Instruction> {
         ebpf::set(3, 0),
         ebpf::call(CLONE_REDIRECT),
         ebpf::store(6, MARK, 7),
-        ebpf::skip_if(0, 0, 4),
+        // More than 0 says that the clone was dropped on its way, which is counted there.
+        ebpf::skip_unless_less(0, 0, 4),
         value,
         half,
         ebpf::set(2, 1),
@@ -340,8 +352,9 @@ fn clone(direction: i32, near: u32, failures: &OwnedFd) -> Vec<Instruction> {
     ]
 }
 
-/// Puts a head before a clone. What has no mark, i.e. is sent by the kernel itself, is dropped.
-fn head() -> Vec<Instruction> {
+/// Puts a head before a clone, and that into the queue whose turn it is. What has no mark, i.e. is sent by the kernel itself,
+/// is dropped.
+fn head(queues: u32, turns: &OwnedFd, failures: &OwnedFd) -> Vec<Instruction> {
     const STACK: u8 = 10;
     const START: i16 = -(HEAD as i16);
     let field = |from: i16, at: i16| [ebpf::load(1, 6, from), ebpf::store(STACK, START + at, 1)];
@@ -362,12 +375,33 @@ fn head() -> Vec<Instruction> {
     program.extend([number(0, 12), number(MAGIC.cast_signed(), 28), field(MARK, 8)].concat());
 
     // What follows, last part first: each skips over those behind it.
-    let end = [ebpf::skip_unless(0, 0, 2), ebpf::set(0, PASS), ebpf::exit(), ebpf::set(0, DROP), ebpf::exit()];
-    let to_drop = 3;
+    let [value, half] = ebpf::value(1, failures);
+    let [turn, other] = ebpf::value(1, turns);
+    let end = [
+        ebpf::skip_unless(0, 0, 9),
+        turn,
+        other,
+        ebpf::set(2, 1),
+        ebpf::count(1, 2),
+        ebpf::and(2, queues.cast_signed() - 1),
+        // Queues are counted from 1 there.
+        ebpf::add(2, 1),
+        ebpf::store(6, QUEUE, 2),
+        ebpf::set(0, PASS),
+        ebpf::exit(),
+        value,
+        half,
+        ebpf::set(2, 1),
+        ebpf::count(1, 2),
+        ebpf::set(0, DROP),
+        ebpf::exit(),
+    ];
+    // From the start of these to where it is counted that there is no head, and to behind that.
+    let (to_failure, to_drop) = (10, 14);
     let within = [&number(SHORT_MAGIC.into(), 12)[..], &store(SHORT_HEAD)].concat();
     let mut before = vec![ebpf::skip(within.len())];
     before.splice(0..0, store(HEAD));
-    before.insert(0, ebpf::skip_unless(0, 0, before.len() + within.len() + to_drop));
+    before.insert(0, ebpf::skip_unless(0, 0, before.len() + within.len() + to_failure));
     before.splice(0..0, [ebpf::copy(1, 6), ebpf::set(2, HEAD.into()), ebpf::set(3, 0), ebpf::call(SKB_CHANGE_HEAD)]);
     let choice = [
         ebpf::load(1, 6, LENGTH),
@@ -380,10 +414,10 @@ fn head() -> Vec<Instruction> {
     program
 }
 
-/// Hands what comes out of the pair to the socket.
+/// Hands what comes to the far end to the socket of its queue.
 fn redirect(sockets: &OwnedFd) -> Vec<Instruction> {
     let [map, half] = ebpf::map(1, sockets);
-    vec![map, half, ebpf::set(2, 0), ebpf::set(3, XDP_DROP), ebpf::call(REDIRECT_MAP), ebpf::exit()]
+    vec![ebpf::load(2, 1, RECEIVED_ON), map, half, ebpf::set(3, XDP_DROP), ebpf::call(REDIRECT_MAP), ebpf::exit()]
 }
 
 /// Nanoseconds from the start of the Unix epoch to that of the clock that programs read.

@@ -1,4 +1,4 @@
-//! A pair of virtual interfaces of our own in this network namespace: what is sent into one end comes out at the other.
+//! A pair of virtual interfaces of our own in this network namespace: clones are sent into one end and received at the other.
 //!
 //! Made and removed over netlink. It has no address, not even IPv6's own, so that nothing is routed to it. A process that is
 //! killed cannot remove it; the next one does. What it is known by is that it has our name and alias, and nothing attached.
@@ -35,6 +35,8 @@ const LINK_INFO: u16 = 18;
 const ALIAS_OF: u16 = 20;
 const STATISTICS: u16 = 23;
 const OF_FAMILY: u16 = 26;
+const SENDING_QUEUES: u16 = 31;
+const RECEIVING_QUEUES: u16 = 32;
 const XDP: u16 = 43;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
@@ -49,13 +51,13 @@ pub(super) struct Pair {
     netlink: Netlink,
     /// Index of the end that is sent into.
     pub(super) near: u32,
-    /// Index of the end where it comes out.
+    /// Index of the other.
     pub(super) far: u32,
 }
 
 impl Pair {
-    /// Makes one; `prepare` is called with both indices before the ends are up.
-    pub(super) fn new<T>(prepare: impl FnOnce(u32, u32) -> io::Result<T>) -> io::Result<(Self, T)> {
+    /// Makes one of so many queues; `prepare` is called with both indices before the ends are up.
+    pub(super) fn new<T>(queues: u32, prepare: impl FnOnce(u32, u32) -> io::Result<T>) -> io::Result<(Self, T)> {
         let mut netlink = Netlink::open()?;
         let mut taken = None;
         for number in 0..MOST {
@@ -65,7 +67,7 @@ impl Pair {
                 Some(_) => continue,
                 None => {}
             }
-            match netlink.create(&near, &far) {
+            match netlink.create(&near, &far, queues) {
                 Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => taken = Some(cause),
                 result => {
                     result?;
@@ -144,8 +146,12 @@ impl Netlink {
         Ok(Self { socket: socket.into(), sequence: 0 })
     }
 
-    fn create(&mut self, near: &str, far: &str) -> io::Result<()> {
-        let end = |name: &str| [text(NAME, name), attribute(MTU_OF, &MTU.to_ne_bytes())].concat();
+    fn create(&mut self, near: &str, far: &str, queues: u32) -> io::Result<()> {
+        let number = |kind, number: u32| attribute(kind, &number.to_ne_bytes());
+        let end = |name: &str| {
+            [text(NAME, name), number(MTU_OF, MTU), number(SENDING_QUEUES, queues), number(RECEIVING_QUEUES, queues)]
+                .concat()
+        };
         let peer = attribute(PEER, &[header(0, 0, 0), end(far)].concat());
         let kind = [text(INFO_KIND, "veth"), attribute(INFO_DATA, &peer)].concat();
         let body = [header(0, 0, 0), end(near), attribute(LINK_INFO, &kind)].concat();
