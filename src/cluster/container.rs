@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 use kube::ResourceExt;
 
 use super::error::Error;
-use super::flags::{BufferOn, Mode, Options};
+use super::flags::{Backend, BufferOn, Mode, Options};
 use super::select::is_host_network;
 use crate::capture::filter::Filter;
 
@@ -63,7 +63,10 @@ pub(super) fn container(
     privileges: Privileges,
 ) -> Result<EphemeralContainer, Error> {
     let capabilities = match privileges {
-        Privileges::Least => Some(Capabilities { drop: Some(vec!["ALL".into()]), add: Some(vec!["NET_RAW".into()]) }),
+        Privileges::Least => {
+            let add = options.backend.capabilities().iter().map(|name| (*name).to_owned()).collect();
+            Some(Capabilities { drop: Some(vec!["ALL".into()]), add: Some(add) })
+        }
         Privileges::Runtime => None,
     };
     Ok(EphemeralContainer {
@@ -106,6 +109,9 @@ pub(super) fn arguments(pod: &Pod, options: &Options) -> Result<Vec<String>, Err
     arguments.push(format!("--buffer={}Ki", sizes.buffer >> 10));
     if options.buffer_on == BufferOn::Disk {
         arguments.push("--buffer-on=disk".to_owned());
+    }
+    if options.backend != Backend::default() {
+        arguments.push(format!("--backend={}", options.backend.name()));
     }
     arguments.push(format!("--ring={}Ki", sizes.ring >> 10));
     arguments.push(format!("--ttl={TTL}"));

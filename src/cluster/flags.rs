@@ -141,6 +141,10 @@ pub struct Capture {
     #[arg(long, value_enum, value_name = "WHERE", default_value_t)]
     pub buffer_on: BufferOn,
 
+    /// With what agents capture
+    #[arg(long, value_enum, value_name = "NAME", default_value_t)]
+    pub backend: Backend,
+
     /// The agent's image
     #[arg(long, env = "SNIFF_IMAGE", default_value = DEFAULT_IMAGE)]
     pub image: String,
@@ -179,6 +183,48 @@ pub enum BufferOn {
     Memory,
     /// On the node's disk, in the agent's own root, which counts as the pod's ephemeral storage
     Disk,
+}
+
+/// With what an agent captures, by the agent's own names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Backend {
+    /// The kernel's packet socket: needs NET_RAW alone
+    #[default]
+    #[value(name = "af_packet")]
+    AfPacket,
+    /// libpcap's way to the same socket
+    #[value(name = "libpcap")]
+    Libpcap,
+    /// Clones of packets, where packet sockets are refused: needs NET_ADMIN and BPF
+    #[value(name = "af_xdp")]
+    AfXdp,
+    /// A libpcap made for PF_RING, in an image of your own
+    #[value(name = "pf_ring")]
+    PfRing,
+    /// The best that the node has and the agent may use
+    #[value(name = "best")]
+    Best,
+}
+
+impl Backend {
+    /// As the agent calls it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::AfPacket => "af_packet",
+            Self::Libpcap => "libpcap",
+            Self::AfXdp => "af_xdp",
+            Self::PfRing => "pf_ring",
+            Self::Best => "best",
+        }
+    }
+
+    /// The capabilities that it needs.
+    pub(super) fn capabilities(self) -> &'static [&'static str] {
+        match self {
+            Self::AfXdp => &["NET_RAW", "NET_ADMIN", "BPF"],
+            _ => &["NET_RAW"],
+        }
+    }
 }
 
 /// Kubernetes' image pull policies, by their own names.
@@ -224,6 +270,8 @@ pub struct Options {
     pub compress: bool,
     /// What it is all for.
     pub mode: Mode,
+    /// With what it captures.
+    pub backend: Backend,
     /// The agent's image.
     pub image: String,
     /// When nodes pull it.
@@ -261,6 +309,7 @@ impl Default for Options {
             buffer_on: BufferOn::default(),
             compress: false,
             mode: Mode::default(),
+            backend: Backend::default(),
             image: DEFAULT_IMAGE.to_owned(),
             pull_policy: PullPolicy::default(),
             start_timeout: Duration::from_mins(1),
@@ -279,6 +328,7 @@ impl Capture {
             snaplen: self.snaplen,
             buffer: self.buffer,
             buffer_on: self.buffer_on,
+            backend: self.backend,
             image: self.image.clone(),
             pull_policy: self.image_pull_policy,
             start_timeout: self.start_timeout,

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
 
 use super::container::{PREFIX, arguments, filter_text, state};
-use super::flags::{Mode, Options};
+use super::flags::{Backend, Mode, Options};
 
 /// A running agent of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub(super) struct Recording {
     pub(super) filter: String,
     /// The most bytes that it keeps of a packet; 0 = all.
     pub(super) snaplen: u32,
+    /// With what it captures; empty if nothing was said.
+    backend: String,
 }
 
 /// An agent that can serve what is asked for.
@@ -34,6 +36,7 @@ impl Recording {
             container: container.name.clone(),
             filter: value("--filter-text").unwrap_or_default().to_owned(),
             snaplen: value("--snaplen").and_then(|bytes| bytes.parse().ok()).unwrap_or_default(),
+            backend: value("--backend").unwrap_or_default().to_owned(),
         })
     }
 }
@@ -70,13 +73,17 @@ pub(super) fn serving(pod: &Pod, options: &Options) -> Option<Service> {
                 let find = |words: &[String]| words.iter().find(|word| word.starts_with(flag)).cloned();
                 find(&wanted) == find(container.args.as_deref().unwrap_or_default())
             };
-            if same_image && ["--filter-text", "--snaplen", "--buffer=", "--buffer-on"].iter().all(|flag| is_same(flag))
+            if same_image
+                && ["--filter-text", "--snaplen", "--buffer=", "--buffer-on", "--backend"]
+                    .iter()
+                    .all(|flag| is_same(flag))
             {
                 return Some(Service { container: recording.container, narrows: false, lacks: None });
             }
             continue;
         }
-        if !same_image && !looks_back {
+        let named = if options.backend == Backend::default() { "" } else { options.backend.name() };
+        if !looks_back && (!same_image || !named.is_empty() && recording.backend != named) {
             continue;
         }
         // In the node's network all agents leave out their own stream, by a filter.
@@ -136,6 +143,7 @@ mod tests {
         assert_eq!(serves(&Options::default()), Some(false));
         assert_eq!(serves(&Options { filter: Some(filter("ip")), ..Options::default() }), Some(true));
         assert_eq!(serves(&Options { snaplen: 96, ..Options::default() }), Some(true));
+        assert_eq!(serves(&Options { backend: Backend::AfXdp, ..Options::default() }), None);
         assert_eq!(serves(&Options { image: "agent:2".into(), ..Options::default() }), None);
         assert_eq!(serving(&pod(&Options::default(), false), &Options::default()), None);
         assert_eq!(recordings(&all).len(), 1);
