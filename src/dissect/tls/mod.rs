@@ -243,7 +243,11 @@ impl Dissector for Tls {
     }
 
     fn close(&mut self, direction: Direction, rest: &[u8], cx: &mut Cx<'_>) {
-        if self.session.is_some() || self.waiting.is_some() {
+        if self.waiting.is_some() {
+            self.unlock(true, cx);
+            self.waiting = None;
+        }
+        if self.session.is_some() {
             // The other direction will not come first any more.
             self.side(direction.reverse()).waits = None;
             let mut rest = rest;
@@ -288,10 +292,11 @@ impl Tls {
             self.side(direction).waits.get_or_insert(packet);
             return Some(Progress::Need(1));
         }
-        let Some(session) = &mut self.session else {
+        if self.session.is_none() && self.waiting.is_some() {
+            self.unlock(true, cx);
             self.waiting = None;
-            return None;
-        };
+        }
+        let session = self.session.as_mut()?;
         if session.is_blocked(direction) {
             if there <= MAX_WAIT {
                 self.side(direction).waits.get_or_insert(packet);
@@ -317,7 +322,7 @@ impl Tls {
         }
         let Some(waiting) = &mut self.waiting else { return false };
         if waiting.is_news() {
-            self.unlock(cx);
+            self.unlock(false, cx);
         }
         match &self.waiting {
             Some(waiting) if self.session.is_none() => cx.now().since(waiting.since) <= MAX_WAIT_TIME,
@@ -325,15 +330,17 @@ impl Tls {
         }
     }
 
-    /// Looks for the keys, once it is clear which are needed.
-    fn unlock(&mut self, cx: &mut Cx<'_>) {
+    /// Looks for the keys, once it is clear which are needed. `last`: what is not there yet will not come.
+    fn unlock(&mut self, last: bool, cx: &mut Cx<'_>) {
         let (Some(random), Some(choice)) = (self.random, self.choice) else { return };
         let keys = &cx.options.keys;
-        let Some(secrets) = keys.find(&random) else {
+        let found = keys.find(&random);
+        let may_grow = !last && !found.as_ref().is_some_and(|secrets| secrets.is_complete());
+        if may_grow && self.waiting.is_none() {
+            self.waiting = Waiting::new(keys, cx.now());
+        }
+        let Some(secrets) = found.filter(|_| !may_grow || self.waiting.is_none()) else {
             self.reason = Some(if keys.is_useful() { "the key log has no key for it" } else { "no key log given" });
-            if self.waiting.is_none() {
-                self.waiting = Waiting::new(keys, cx.now());
-            }
             return;
         };
         self.waiting = None;
@@ -546,7 +553,7 @@ impl Tls {
         self.version_13 = hello.is_13();
         self.alpn = hello.extensions.alpn().next().and_then(negotiated);
         self.answer(hello, since, cx);
-        self.unlock(cx);
+        self.unlock(false, cx);
     }
 }
 
