@@ -8,12 +8,17 @@ use kubectl_sniff::pipeline::{Engine, Shard};
 use crate::golden::fixtures;
 use crate::support::flow_script::Script;
 
-/// What is inside of the conversation, if its keys come after so many frames.
-fn inside(script: &Script, frames: &[(i64, Vec<u8>)], after: usize) -> Vec<String> {
+/// What is inside of the conversation, if its keys come after so many frames, those of the handshake `ahead` of the others.
+fn inside(script: &Script, frames: &[(i64, Vec<u8>)], after: usize, ahead: usize) -> Vec<String> {
+    let early: Vec<&str> = script.keys.lines().filter(|line| !line.contains("TRAFFIC_SECRET_0")).collect();
     let options = Options::default();
     options.keys.grow();
     let mut engine = Engine::new(options.clone(), Shard::ALL);
     for (index, (time, data)) in frames.iter().enumerate() {
+        if index + ahead == after {
+            options.keys.add(early.join("\n").as_bytes());
+            engine.rekey(index as u64);
+        }
         if index == after {
             options.keys.add(script.keys.as_bytes());
             engine.rekey(index as u64);
@@ -41,9 +46,10 @@ fn rows_are_the_same_whenever_the_keys_come() {
             continue;
         }
         let frames = script.frames();
-        let expected = inside(&script, &frames, 0);
-        for after in 1..=frames.len() {
-            assert_eq!(inside(&script, &frames, after), expected, "{case}, keys after {after} frames");
+        let expected = inside(&script, &frames, 0, 0);
+        for (after, ahead) in (1..=frames.len()).flat_map(|after| [(after, 0), (after, 1), (after, 3)]) {
+            let rows = inside(&script, &frames, after, ahead);
+            assert_eq!(rows, expected, "{case}, keys after {after} frames, some {ahead} ahead");
         }
         found += expected.len();
     }

@@ -287,14 +287,19 @@ struct Watcher<'a> {
 impl Watcher<'_> {
     /// Takes what the key logs have got.
     fn learn(&mut self) -> Result<(), End> {
-        let new = self.logs.poll(&self.keys).map_err(End::Failed)?;
-        if !new.is_empty() {
-            for saved in self.saved.iter_mut().filter(|_| self.save_keys) {
-                saved.capture.secrets(&new);
-            }
+        if self.logs.poll(&self.keys).map_err(End::Failed)? > 0 {
             self.live.rekey();
+            self.keep_keys();
         }
         Ok(())
+    }
+
+    /// Lets the saved capture have the keys of the connections in it.
+    fn keep_keys(&mut self) {
+        let used = self.keys.take_used();
+        for saved in self.saved.iter_mut().filter(|_| self.save_keys && !used.is_empty()) {
+            saved.capture.secrets(used.as_bytes());
+        }
     }
 
     fn tick(&mut self) -> Result<(), End> {
@@ -408,6 +413,8 @@ impl Watcher<'_> {
         }
         self.learn()?;
         let result = self.live.batch(tap, batch, now());
+        // Keys first: readers that do not look ahead need them there.
+        self.keep_keys();
         let new = std::mem::take(&mut *self.seen.new.lock().unwrap_or_else(PoisonError::into_inner));
         for saved in &mut self.saved {
             for (address, name) in &new {

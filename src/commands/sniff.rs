@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(help_heading = "Output")]
     keep: Option<String>,
 
-    /// Leave the keys of --keylog out of the saved capture; else Wireshark decrypts it as well
+    /// Leave the keys of --keylog out of the saved capture; else it holds those that decrypt it
     #[arg(long, help_heading = "Output")]
     no_keys: bool,
 

@@ -236,10 +236,17 @@ impl Engine {
             frame: last_frame,
         };
         for flow in waiting {
-            let Some(dissection) = &mut flow.dissection else { continue };
-            dissection.driver.wake(context.options, context.messages);
-            dissection.settle(&flow.key, flow.client_side, flow.first_frame, None, &mut context);
-            flow.finish_if_over(&mut context);
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                let Some(dissection) = &mut flow.dissection else { return };
+                dissection.driver.wake(context.options, context.messages);
+                dissection.settle(&flow.key, flow.client_side, flow.first_frame, None, &mut context);
+                flow.finish_if_over(&mut context);
+            }));
+            if outcome.is_err() {
+                flow.dissection = None;
+                context.messages.clear();
+                context.counts.faults += 1;
+            }
         }
     }
 

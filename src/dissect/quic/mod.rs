@@ -16,10 +16,12 @@ mod protection;
 mod session;
 mod stream;
 
+use std::sync::Arc;
+
 use super::tls::Alert;
 use super::tls::extensions::version;
 use super::tls::handshake::{ClientHello, ServerHello, kind};
-use super::tls::keys::Random;
+use super::tls::keys::{Random, Secrets};
 use super::tls::suite::Suite;
 use super::{
     Cursor, Cx, Dissector, Malformed, Message, Outcome, Probe, Progress, Protocol, Role, Transport, Verdict, text,
@@ -209,16 +211,18 @@ impl Connection {
         self.suite = hello.map(|hello| hello.cipher_suite).or(self.suite);
     }
 
-    /// Looks for the keys, once it is clear which are needed.
-    fn unlock(&mut self, number: u64, cx: &mut Cx<'_>) {
+    /// Looks for the keys, once it is clear which are needed. `last`: what is not there yet will not come.
+    fn unlock(&mut self, last: bool, number: u64, cx: &mut Cx<'_>) {
+        let last = last || self.held.len() >= MAX_HELD;
         let keys = &cx.options.keys;
         let version = keys.version();
         let (Some(random), Some(suite)) = (self.random, self.suite) else { return };
-        if self.session.is_some() || !keys.is_useful() || self.looked == Some(version) {
+        if self.session.is_some() || !keys.is_useful() || self.looked == Some(version) && !last {
             return;
         }
         self.looked = Some(version);
-        let Some(secrets) = keys.find(&random) else {
+        let enough = |secrets: &Arc<Secrets>| last || secrets.is_complete() || !keys.may_grow();
+        let Some(secrets) = keys.find(&random).filter(enough) else {
             self.reason = "the key log has no key for it";
             return;
         };
@@ -325,7 +329,7 @@ impl Dissector for Quic {
         }
         let before = cx.out.len();
         if let Some(connection) = &mut self.connection {
-            connection.unlock(self.count, cx);
+            connection.unlock(false, self.count, cx);
             connection.inside(direction, bytes, cx);
         }
         if direction == Direction::ToClient {
@@ -340,7 +344,7 @@ impl Dissector for Quic {
     fn close(&mut self, _direction: Direction, _rest: &[u8], cx: &mut Cx<'_>) {
         if let Some(connection) = &mut self.connection {
             // Keys may have come since the last datagram.
-            connection.unlock(self.count, cx);
+            connection.unlock(true, self.count, cx);
         }
         self.flush(cx);
     }

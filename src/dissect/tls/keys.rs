@@ -7,8 +7,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
+use crate::dissect::text;
 use crate::entry::Timestamp;
 
 /// The most connections whose secrets are kept; past it the oldest are forgotten.
@@ -35,17 +36,30 @@ pub(in crate::dissect) enum Label {
 }
 
 impl Label {
+    const ALL: [Self; 6] = [
+        Self::Master,
+        Self::ClientEarly,
+        Self::ClientHandshake,
+        Self::ServerHandshake,
+        Self::ClientTraffic,
+        Self::ServerTraffic,
+    ];
+
     fn parse(label: &str) -> Option<Self> {
         // Early implementations of QUIC gave their secrets a prefix.
-        Some(match label.strip_prefix("QUIC_").unwrap_or(label) {
-            "CLIENT_RANDOM" => Self::Master,
-            "CLIENT_EARLY_TRAFFIC_SECRET" => Self::ClientEarly,
-            "CLIENT_HANDSHAKE_TRAFFIC_SECRET" => Self::ClientHandshake,
-            "SERVER_HANDSHAKE_TRAFFIC_SECRET" => Self::ServerHandshake,
-            "CLIENT_TRAFFIC_SECRET_0" => Self::ClientTraffic,
-            "SERVER_TRAFFIC_SECRET_0" => Self::ServerTraffic,
-            _ => return None,
-        })
+        let name = label.strip_prefix("QUIC_").unwrap_or(label);
+        Self::ALL.into_iter().find(|label| label.name() == name)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Master => "CLIENT_RANDOM",
+            Self::ClientEarly => "CLIENT_EARLY_TRAFFIC_SECRET",
+            Self::ClientHandshake => "CLIENT_HANDSHAKE_TRAFFIC_SECRET",
+            Self::ServerHandshake => "SERVER_HANDSHAKE_TRAFFIC_SECRET",
+            Self::ClientTraffic => "CLIENT_TRAFFIC_SECRET_0",
+            Self::ServerTraffic => "SERVER_TRAFFIC_SECRET_0",
+        }
     }
 }
 
@@ -57,6 +71,16 @@ impl Secrets {
     /// The secret of that label.
     pub fn get(&self, label: Label) -> Option<&[u8]> {
         self.0.get(label as usize)?.as_deref()
+    }
+
+    /// True if nothing more is to be expected of its key log.
+    pub fn is_complete(&self) -> bool {
+        let all = [Label::ClientHandshake, Label::ServerHandshake, Label::ClientTraffic, Label::ServerTraffic];
+        self.get(Label::Master).is_some() || all.iter().all(|label| self.get(*label).is_some())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (Label, &[u8])> {
+        Label::ALL.into_iter().filter_map(|label| Some((label, self.get(label)?)))
     }
 
     fn set(&mut self, label: Label, secret: &[u8]) -> bool {
@@ -87,6 +111,10 @@ struct Known {
     connections: HashMap<Random, Arc<Secrets>>,
     /// In the order in which they came.
     order: VecDeque<Random>,
+    /// Those that were asked for since growing began.
+    used: HashSet<Random>,
+    /// Of these, those with secrets that nobody has taken yet.
+    fresh: Vec<Random>,
 }
 
 impl Keys {
@@ -103,9 +131,14 @@ impl Keys {
         self.growing.store(true, Ordering::Release);
     }
 
+    /// True if keys may come after what they decrypt.
+    pub(in crate::dissect) fn may_grow(&self) -> bool {
+        self.growing.load(Ordering::Acquire)
+    }
+
     /// True if there are any, or may be.
     pub(in crate::dissect) fn is_useful(&self) -> bool {
-        !self.is_empty() || self.growing.load(Ordering::Acquire)
+        !self.is_empty() || self.may_grow()
     }
 
     /// True if there is none.
@@ -123,7 +156,26 @@ impl Keys {
         if self.is_empty() {
             return None;
         }
+        if self.may_grow() {
+            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            if known.connections.contains_key(random) && known.used.insert(*random) {
+                known.fresh.push(*random);
+            }
+        }
         self.known.read().unwrap_or_else(PoisonError::into_inner).connections.get(random).cloned()
+    }
+
+    /// The secrets that decrypt what was seen, as lines of a key log: those that are new since the last call.
+    pub fn take_used(&self) -> String {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = String::new();
+        for random in std::mem::take(&mut known.fresh) {
+            let secrets = known.connections.get(&random);
+            for (label, secret) in secrets.into_iter().flat_map(|secrets| secrets.iter()) {
+                lines.extend([label.name(), " ", &text::hex(&random), " ", &text::hex(secret), "\n"]);
+            }
+        }
+        lines
     }
 }
 
@@ -145,7 +197,7 @@ pub(in crate::dissect) struct Waiting {
 impl Waiting {
     /// None if nothing is to be waited for, or too many wait already.
     pub fn new(keys: &Arc<Keys>, since: Timestamp) -> Option<Self> {
-        if !keys.growing.load(Ordering::Acquire) {
+        if !keys.may_grow() {
             return None;
         }
         let counted = keys.waiting.fetch_add(1, Ordering::Relaxed);
@@ -178,11 +230,18 @@ impl Known {
                 && let Some(oldest) = self.order.pop_front()
             {
                 self.connections.remove(&oldest);
+                self.used.remove(&oldest);
             }
             self.order.push_back(random);
         }
         let secrets = self.connections.entry(random).or_default();
-        Arc::make_mut(secrets).set(label, &secret).then_some(())
+        if !Arc::make_mut(secrets).set(label, &secret) {
+            return None;
+        }
+        if self.used.contains(&random) && !self.fresh.contains(&random) {
+            self.fresh.push(random);
+        }
+        Some(())
     }
 }
 
@@ -224,5 +283,25 @@ mod tests {
         assert_eq!(secrets.get(Label::ClientTraffic), None);
         assert!(keys.find(&[0; 32]).is_none());
         assert!(!format!("{keys:?}").contains("0f0f"));
+    }
+
+    #[test]
+    fn only_what_was_used_is_told() {
+        let line = |label: &str, byte: &str| format!("{label} {} {byte}\n", byte.repeat(32));
+        let keys = Keys::default();
+        keys.grow();
+        for byte in ["01", "02"] {
+            keys.add(line("SERVER_TRAFFIC_SECRET_0", byte).as_bytes());
+        }
+        assert_eq!(keys.take_used(), "");
+        for _ in 0..2 {
+            assert!(keys.find(&[2; 32]).is_some());
+        }
+        assert_eq!(keys.take_used(), line("SERVER_TRAFFIC_SECRET_0", "02"));
+        keys.add(line("CLIENT_TRAFFIC_SECRET_0", "01").as_bytes());
+        assert_eq!(keys.take_used(), "");
+        keys.add(line("CLIENT_TRAFFIC_SECRET_0", "02").as_bytes());
+        let both = [line("CLIENT_TRAFFIC_SECRET_0", "02"), line("SERVER_TRAFFIC_SECRET_0", "02")].concat();
+        assert_eq!(keys.take_used(), both);
     }
 }

@@ -18,19 +18,19 @@ pub(super) mod handshake;
 mod ja4;
 pub mod keys;
 mod opener;
+mod probe;
 mod record;
 mod row;
 pub(super) mod schedule;
 mod session;
 pub(super) mod suite;
 
-use super::{
-    Cursor, Cx, Dissector, Malformed, Message, Outcome, Probe, Progress, Protocol, Recover, Transport, Verdict,
-};
+use super::{Cursor, Cx, Dissector, Malformed, Message, Outcome, Progress, Protocol, Recover, Transport};
 use crate::entry::{Direction, Text, Timestamp, Value};
 use extensions::EARLY_DATA;
 use handshake::{ClientHello, ServerHello, encrypted_extensions, kind};
 use keys::{Random, Waiting};
+use probe::is_v2_hello;
 pub(super) use record::Alert;
 use record::{Content, Header};
 use session::{Choice, Opened, Session, negotiated};
@@ -40,7 +40,7 @@ pub static PROTOCOL: Protocol = Protocol {
     title: "TLS",
     transport: Transport::Tcp,
     ports: &[443, 465, 563, 636, 853, 989, 990, 992, 993, 994, 995, 5061, 5671, 6443, 8443, 8883, 9443, 10250],
-    probe,
+    probe: probe::probe,
     new: || Box::new(Tls::default()),
     repeats: false,
     spec: "https://www.rfc-editor.org/rfc/rfc8446",
@@ -54,62 +54,6 @@ const MAX_CERTIFICATES: usize = 10;
 const MAX_WAIT: usize = 64 << 10;
 /// How long they wait for keys, in nanoseconds.
 const MAX_WAIT_TIME: i64 = 10_000_000_000;
-
-fn probe(probe: &Probe<'_>) -> Verdict {
-    if probe.direction == Direction::ToServer && is_v2_hello(probe.data) {
-        return Verdict::Yes;
-    }
-    let header = match Header::parse(probe.data) {
-        Ok(Some(header)) => header,
-        Ok(None) => return Verdict::No,
-        Err(_) => return if probe.data.is_empty() { Verdict::No } else { Verdict::More },
-    };
-    let payload = probe.data.get(record::HEADER..).unwrap_or_default();
-    let payload = payload.get(..header.length).unwrap_or(payload);
-    let hello = match probe.direction {
-        Direction::ToServer => kind::CLIENT_HELLO,
-        Direction::ToClient => kind::SERVER_HELLO,
-    };
-    match header.content {
-        Content::Handshake if header.length > 0 => match *payload {
-            // Type, length and the legacy version, whose first byte is 3 but in drafts.
-            [first, _, _, _, 3 | 0x7f, minor, ..]
-                if first == hello && (minor <= 4 || payload.get(4) == Some(&0x7f)) =>
-            {
-                Verdict::Yes
-            }
-            [first, ..] if payload.len() < 6 && header.length > payload.len() && first == hello => Verdict::More,
-            [] => Verdict::More,
-            // A message so short, or cut so short, that its version is in another record.
-            [first, ..] if first == hello && header.length < 6 => Verdict::Maybe,
-            _ if !probe.start => Verdict::Maybe,
-            _ => Verdict::No,
-        },
-        Content::Alert if header.length == 2 && probe.direction == Direction::ToClient => match Alert::parse(payload) {
-            Some(alert) if alert.name().starts_with(|first: char| first.is_ascii_alphabetic()) => Verdict::Yes,
-            None if payload.len() < 2 => Verdict::More,
-            _ => Verdict::No,
-        },
-        // In the midst of a connection: nothing but the header's plausibility speaks for it.
-        _ if !probe.start && header.length > 0 => Verdict::Maybe,
-        _ => Verdict::No,
-    }
-}
-
-/// The hello of SSL 2.0 that clients once sent to reach older servers too: its lengths have to agree.
-fn is_v2_hello(data: &[u8]) -> bool {
-    let mut cursor = Cursor::new(data);
-    let Ok([high, low, kind::CLIENT_HELLO, major, minor]) = cursor.array::<5>() else { return false };
-    let (Ok(suites), Ok(session), Ok(challenge)) = (cursor.u16(), cursor.u16(), cursor.u16()) else { return false };
-    let length = u32::from(high & 0x7f) << 8 | u32::from(low);
-    high & 0x80 != 0
-        && matches!((major, minor), (0, 2) | (3, 0..=3))
-        && suites > 0
-        && suites % 3 == 0
-        && matches!(session, 0 | 16)
-        && (16..=32).contains(&challenge)
-        && length == 9 + u32::from(suites) + u32::from(session) + u32::from(challenge)
-}
 
 /// A dissector for a connection that speaks TLS from here on, as after STARTTLS.
 #[must_use]
@@ -243,7 +187,11 @@ impl Dissector for Tls {
     }
 
     fn close(&mut self, direction: Direction, rest: &[u8], cx: &mut Cx<'_>) {
-        if self.session.is_some() || self.waiting.is_some() {
+        if self.waiting.is_some() {
+            self.unlock(true, cx);
+            self.waiting = None;
+        }
+        if self.session.is_some() {
             // The other direction will not come first any more.
             self.side(direction.reverse()).waits = None;
             let mut rest = rest;
@@ -288,10 +236,11 @@ impl Tls {
             self.side(direction).waits.get_or_insert(packet);
             return Some(Progress::Need(1));
         }
-        let Some(session) = &mut self.session else {
+        if self.session.is_none() && self.waiting.is_some() {
+            self.unlock(true, cx);
             self.waiting = None;
-            return None;
-        };
+        }
+        let session = self.session.as_mut()?;
         if session.is_blocked(direction) {
             if there <= MAX_WAIT {
                 self.side(direction).waits.get_or_insert(packet);
@@ -317,7 +266,7 @@ impl Tls {
         }
         let Some(waiting) = &mut self.waiting else { return false };
         if waiting.is_news() {
-            self.unlock(cx);
+            self.unlock(false, cx);
         }
         match &self.waiting {
             Some(waiting) if self.session.is_none() => cx.now().since(waiting.since) <= MAX_WAIT_TIME,
@@ -325,15 +274,17 @@ impl Tls {
         }
     }
 
-    /// Looks for the keys, once it is clear which are needed.
-    fn unlock(&mut self, cx: &mut Cx<'_>) {
+    /// Looks for the keys, once it is clear which are needed. `last`: what is not there yet will not come.
+    fn unlock(&mut self, last: bool, cx: &mut Cx<'_>) {
         let (Some(random), Some(choice)) = (self.random, self.choice) else { return };
         let keys = &cx.options.keys;
-        let Some(secrets) = keys.find(&random) else {
+        let found = keys.find(&random);
+        let may_grow = !last && !found.as_ref().is_some_and(|secrets| secrets.is_complete());
+        if may_grow && self.waiting.is_none() {
+            self.waiting = Waiting::new(keys, cx.now());
+        }
+        let Some(secrets) = found.filter(|_| !may_grow || self.waiting.is_none()) else {
             self.reason = Some(if keys.is_useful() { "the key log has no key for it" } else { "no key log given" });
-            if self.waiting.is_none() {
-                self.waiting = Waiting::new(keys, cx.now());
-            }
             return;
         };
         self.waiting = None;
@@ -546,37 +497,6 @@ impl Tls {
         self.version_13 = hello.is_13();
         self.alpn = hello.extensions.alpn().next().and_then(negotiated);
         self.answer(hello, since, cx);
-        self.unlock(cx);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn verdict(direction: Direction, start: bool, data: &[u8]) -> Verdict {
-        probe(&Probe { transport: Transport::Tcp, direction, data, port: 9999, start })
-    }
-
-    #[test]
-    fn hellos_are_known_by_their_direction() {
-        let client = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
-        assert_eq!(verdict(Direction::ToServer, true, client), Verdict::Yes);
-        assert_eq!(verdict(Direction::ToClient, true, client), Verdict::No);
-        assert_eq!(verdict(Direction::ToServer, true, b"\x16\x03\x01\x02"), Verdict::More);
-        assert_eq!(verdict(Direction::ToClient, true, b"\x15\x03\x01\x00\x02\x02\x28"), Verdict::Yes);
-        assert_eq!(verdict(Direction::ToServer, true, b"\x17\x03\x03\x00\x20"), Verdict::No);
-        assert_eq!(verdict(Direction::ToServer, false, b"\x17\x03\x03\x00\x20"), Verdict::Maybe);
-    }
-
-    #[test]
-    fn the_old_hello_has_to_add_up() {
-        let mut hello = b"\x80\x1f\x01\x03\x01\x00\x06\x00\x00\x00\x10".to_vec();
-        hello.extend([0; 22]);
-        assert_eq!(verdict(Direction::ToServer, true, &hello), Verdict::Yes);
-        if let Some(length) = hello.get_mut(1) {
-            *length = 0x20;
-        }
-        assert_eq!(verdict(Direction::ToServer, true, &hello), Verdict::No);
+        self.unlock(false, cx);
     }
 }
