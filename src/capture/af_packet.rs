@@ -20,9 +20,10 @@ use std::time::Duration;
 
 use libc::{sockaddr_ll, tpacket_block_desc, tpacket_hdr_v1, tpacket3_hdr};
 
+use super::af_xdp::is_clone;
 use super::backend::{BATCH, Backend, Frame, MOST_SNAPLEN, Unusable, Wanted};
 use super::bpf;
-use super::interface::{LINK_ETHERNET, link_type};
+use super::interface::{self, LINK_ETHERNET, link_type};
 use super::pcapng::Direction;
 use super::socket::{self, Mapping, get, set};
 
@@ -47,6 +48,8 @@ pub struct Capture {
     next: usize,
     snaplen: usize,
     dropped: u64,
+    /// Interfaces that frames came from, and whether what passes them is another agent's clones.
+    known: Vec<(u32, bool)>,
 }
 
 /// Where in a block the word is that tells whose it is.
@@ -99,7 +102,7 @@ impl Capture {
         address.sll_family = libc::AF_PACKET as u16;
         address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
         socket::bind(&socket, &address)?;
-        Ok(Self { socket, ring, next: 0, snaplen: snaplen as usize, dropped: 0 })
+        Ok(Self { socket, ring, next: 0, snaplen: snaplen as usize, dropped: 0, known: Vec::new() })
     }
 }
 
@@ -121,7 +124,8 @@ impl Backend for Capture {
             self.next = (self.next + 1) % self.ring.blocks;
             let (bytes, status) = self.ring.block(at);
             let block = Block { bytes, status, snaplen: self.snaplen };
-            block.frames().for_each(|frame| take(&frame));
+            let known = &mut self.known;
+            block.frames().filter(|frame| !has_clones(known, frame.interface)).for_each(|frame| take(&frame));
         }
         Ok(())
     }
@@ -133,6 +137,16 @@ impl Backend for Capture {
         self.dropped += u64::from(counters.tp_drops);
         Ok(self.dropped)
     }
+}
+
+/// True for an interface on which another agent gets its clones of the pod's packets; `known` are those asked for before.
+fn has_clones(known: &mut Vec<(u32, bool)>, index: u32) -> bool {
+    if let Some((_, answer)) = known.iter().find(|(one, _)| *one == index) {
+        return *answer;
+    }
+    let answer = interface::name(index).is_some_and(|name| is_clone(&name));
+    known.push((index, answer));
+    answer
 }
 
 impl<'a> Block<'a> {

@@ -39,7 +39,7 @@ use std::time::{Duration, Instant, SystemTime};
 use self::ebpf::{Hook, Instruction, Kind, Map};
 use self::socket::{Sockets, monotonic};
 use self::veth::Pair;
-pub(super) use self::veth::is_ours;
+pub(super) use self::veth::{is_clone, is_ours};
 use super::backend::{BATCH, Backend, Frame, MOST_SNAPLEN, Unusable, Wanted};
 use super::bpf;
 use super::interface::{self, Interface, LINK_ETHERNET};

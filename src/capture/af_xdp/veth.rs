@@ -274,8 +274,13 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 
 /// True for an end of a pair of ours, or of another agent's.
 pub(in crate::capture) fn is_ours(interface: &interface::Interface) -> bool {
+    is_clone(&interface.name)
+}
+
+/// The same by its name.
+pub(in crate::capture) fn is_clone(name: &str) -> bool {
     NAMES.iter().any(|(before, after)| {
-        let number = interface.name.strip_prefix(before).and_then(|name| name.strip_suffix(after));
+        let number = name.strip_prefix(before).and_then(|name| name.strip_suffix(after));
         number.is_some_and(|number| number.parse::<u32>().is_ok_and(|number| number < MOST))
     })
 }
