@@ -3,7 +3,7 @@
 
 CLUSTER := tests/cluster/cluster
 
-.PHONY: all demo test check image dist bench clean-cluster setup help
+.PHONY: all demo test check image dist bench soak clean-cluster setup help
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -36,6 +36,10 @@ check: ## Format and lint
 bench: setup image ## Print speed and memory beside tshark, tcpdump, dumpcap and kubectl debug (SIZE=20 for a short run)
 	cargo build --release
 	tests/bench/run
+
+soak: setup image ## Sniff for half an hour and look whether anything grows or gets lost (SECONDS=60 for a short run)
+	cargo build --release
+	tests/bench/soak
 
 dist: setup image ## Write the krew archive and manifest to target/dist
 	krew/build

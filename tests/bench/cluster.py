@@ -54,6 +54,10 @@ class Namespace:
     def __exit__(self, *_):
         self.kubectl("delete", "namespace", self.name, "--wait=false")
 
+    def apply(self, thing):
+        """Makes an object; a new namespace has no service account yet, for which its controller waits."""
+        self.kubectl("create", "-f", "-", given=json.dumps(thing))
+
     def pod(self, name):
         """A pod that asks itself for a page, again and again; returns when it runs."""
         container = {"name": "web", "image": IMAGE_OF_PODS, "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c", SCRIPT]}

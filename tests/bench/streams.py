@@ -1,0 +1,113 @@
+"""What the way from the pods to the client carries: one stream at full speed, and a hundred at once."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+
+import measure as bench
+from cluster import IMAGE_OF_PODS, Namespace
+from measure import PLUGIN, Failure, reap, say, setting, table
+
+# A large page over the pod's loopback, again and again: more than a stream carries.
+FLOOD = """mkdir -p /tmp/w; head -c 4000000 /dev/urandom >/tmp/w/index.html; httpd -p 8080 -h /tmp/w
+while true; do wget -q -O /dev/null http://127.0.0.1:8080/; done"""
+# A small one twice a second.
+TRICKLE = """mkdir -p /tmp/w; echo hello >/tmp/w/index.html; httpd -p 8080 -h /tmp/w
+while true; do wget -q -O /dev/null http://127.0.0.1:8080/; sleep 0.5; done"""
+
+
+def deployment(namespace, name, script, replicas):
+    """Pods that run the script; returns when all do."""
+    container = {"name": "web", "image": IMAGE_OF_PODS, "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c", script]}
+    template = {"metadata": {"labels": {"app": name}}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [container]}}
+    spec = {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template}
+    metadata = {"name": name, "namespace": namespace.name}
+    namespace.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec})
+    namespace.kubectl("rollout", "status", f"deployment/{name}", "-n", namespace.name, "--timeout=300s")
+
+
+class Client:
+    """`kubectl sniff` on pods of the namespace, with what it says on stderr in a file."""
+
+    def __init__(self, namespace, *words):
+        self.stderr = open(os.path.join("/tmp", f"sniff-bench-{os.getpid()}.err"), "w+")
+        command = [PLUGIN, *words, "-n", namespace.name]
+        self.process = subprocess.Popen(command, env=namespace.environment, stdout=subprocess.PIPE, stderr=self.stderr)
+
+    def said(self):
+        self.stderr.flush()
+        with open(self.stderr.name) as file:
+            return file.read()
+
+    def attached(self, count):
+        since = time.monotonic()
+        while len(re.findall(r"^\+ ", self.said(), re.MULTILINE)) < count:
+            if time.monotonic() - since > 180 or self.process.poll() is not None:
+                raise Failure(f"not all of {count} agents stream: {self.said()[-500:]}")
+            time.sleep(0.2)
+
+    def end(self):
+        self.process.send_signal(signal.SIGINT)
+        return reap(self.process)
+
+
+def drain(client, seconds):
+    """Bytes that come on its stdout in so many seconds."""
+    until, total = time.monotonic() + seconds, 0
+    while (left := until - time.monotonic()) > 0:
+        piece = os.read(client.process.stdout.fileno(), 1 << 20)
+        if not piece:
+            raise Failure(f"the client has ended: {client.said()[-500:]}")
+        total += len(piece)
+    return total, seconds - left
+
+
+def counted(summary, what):
+    found = re.search(rf"([\d,]+) {what}", summary)
+    return int(found.group(1).replace(",", "")) if found else 0
+
+
+def measure():
+    seconds = setting("SECONDS", 5.0)
+    agents = setting("AGENTS", 100, int)
+    with Namespace() as namespace:
+        deployment(namespace, "flood", FLOOD, 1)
+        rows = []
+        for name, more in (("as it is", []), ("compressed", ["--compress"])):
+            say(f"  one stream, {name}")
+            client = Client(namespace, "flood", "--pcap", "-", *more)
+            client.attached(1)
+            drain(client, 1)
+            size, took = drain(client, seconds)
+            os.set_blocking(client.process.stdout.fileno(), False)
+            client.process.stdout.close()
+            _, usage = client.end()
+            rows.append((name, size / took / 1e6, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024))
+        table(
+            f"One exec stream at full speed, for {seconds:g} s: packets of random bytes, as saved",
+            ("", "MB/s", "client's CPU s", "client's MiB"),
+            rows,
+        )
+        namespace.kubectl("delete", "deployment/flood", "-n", namespace.name)
+        say(f"  {agents} pods")
+        deployment(namespace, "many", TRICKLE, agents)
+        client = Client(namespace, "many", "--max-targets", str(agents), "-o", "json")
+        since = time.monotonic()
+        client.attached(agents)
+        took = time.monotonic() - since
+        drain(client, 1)
+        size, _ = drain(client, seconds)
+        resident = bench.memory(client.process.pid)
+        os.set_blocking(client.process.stdout.fileno(), False)
+        client.process.stdout.close()
+        client.end()
+        said = client.said()
+        if "flushed" in said and counted(said, "flushed") + counted(said, "dropped by kernel"):
+            say(f"  {said.strip().splitlines()[-1]}")
+        table(
+            f"{agents} agents into one client",
+            ("", "s until all stream", "MB/s of rows", "client's MiB"),
+            [("kubectl sniff -o json", took, size / seconds / 1e6, resident)],
+        )
