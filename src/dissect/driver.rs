@@ -434,6 +434,7 @@ impl Driver {
         let skipped = usize::try_from(stream.skip).unwrap_or(usize::MAX).min(bytes.len());
         stream.skip -= skipped as u64;
         let bytes = bytes.get(skipped..).unwrap_or_default();
+        let stamp = later(stamp, skipped);
         if bytes.is_empty() && stream.buffer.is_empty() {
             return false;
         }

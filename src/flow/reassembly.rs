@@ -98,6 +98,7 @@ impl Reassembly {
             return;
         }
         let start = if segment.flags.syn { segment.seq.wrapping_add(1) } else { segment.seq };
+        let stamp = Stamp { position: start, ..stamp };
         let len = segment.data.len() as u32;
         let full = len.wrapping_add(segment.missing);
         let ack = segment.flags.ack.then_some(segment.ack);
@@ -306,7 +307,8 @@ impl Stream {
             let fresh = pending.data.get(old..).unwrap_or_default();
             let past = old.saturating_sub(pending.data.len()) as u32;
             let missing = pending.missing.saturating_sub(past);
-            self.hand_on(fresh, missing, pending.stamp, side, out);
+            let stamp = Stamp { position: pending.stamp.position.wrapping_add(old as u32), ..pending.stamp };
+            self.hand_on(fresh, missing, stamp, side, out);
             return true;
         }
         if self.fin == Some(next) {
@@ -360,6 +362,23 @@ mod tests {
             run(&[(0, 10, 0, "ab"), (0, 14, 0, "ef"), (0, 10, 0, "ab"), (0, 12, 0, "cdE"), (0, 16, 0, "g")]),
             "0:ab 0:cdE 0:f 0:g 0:cut 1:cut"
         );
+    }
+
+    #[test]
+    fn a_chunk_tells_the_sequence_number_of_its_first_byte() {
+        let mut reassembly = Reassembly::default();
+        let mut positions = Vec::new();
+        let mut out = |_: usize, piece: Piece<'_>| {
+            if let Piece::Chunk(data, stamp) = piece {
+                positions.push((data.len(), stamp.position));
+            }
+        };
+        let opening = Segment { flags: Flags { syn: true, ..Flags::default() }, ..segment(9, 0, b"") };
+        reassembly.segment(0, &opening, Stamp::default(), &mut out);
+        for (seq, data) in [(10, "ab"), (14, "ef"), (11, "bcdef"), (16, "g")] {
+            reassembly.segment(0, &segment(seq, 0, data.as_bytes()), Stamp::default(), &mut out);
+        }
+        assert_eq!(positions, [(2, 10), (4, 12), (1, 16)]);
     }
 
     #[test]
