@@ -24,5 +24,7 @@ mod late_keys;
 mod live;
 #[cfg(feature = "cli")]
 mod recorder;
+#[cfg(feature = "cli")]
+mod servers;
 mod support;
 mod torture;

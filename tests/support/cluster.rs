@@ -185,12 +185,17 @@ impl Drop for Place {
 
 /// Asks again and again until there is an answer.
 pub async fn soon<T, F: Future<Output = Option<T>>>(what: &str, ask: impl Fn() -> F) -> T {
+    soon_within(PATIENCE, what, ask).await
+}
+
+/// The same, for what takes longer.
+pub async fn soon_within<T, F: Future<Output = Option<T>>>(patience: Duration, what: &str, ask: impl Fn() -> F) -> T {
     let since = Instant::now();
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(since.elapsed() < PATIENCE, "no {what} within {PATIENCE:?}");
+        assert!(since.elapsed() < patience, "no {what} within {patience:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

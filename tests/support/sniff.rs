@@ -78,6 +78,12 @@ impl Sniff {
         self.wait(&format!("{times} × {text:?} on stdout"), || printed() >= times);
     }
 
+    /// The entries of `-o json` that it has printed so far.
+    pub fn entries(&self) -> Vec<serde_json::Value> {
+        let stdout = self.stdout.lock().unwrap().clone();
+        stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
     fn wait(&self, what: &str, is_there: impl Fn() -> bool) {
         let since = Instant::now();
         while !is_there() {

@@ -1,0 +1,1 @@
+exec python3 -B -u /config/server.py

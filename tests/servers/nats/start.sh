@@ -1,0 +1,1 @@
+exec nats-server -a 0.0.0.0 -p 4222
