@@ -122,7 +122,8 @@ mod tests {
     use std::time::Duration;
 
     fn pod(options: &Options, running: bool) -> Pod {
-        let mut value = json!({"metadata": {"name": "web-1", "namespace": "shop"}, "spec": {"containers": []}});
+        let mut value =
+            json!({"metadata": {"name": "web-1", "namespace": "shop"}, "spec": {"containers": [{"name": "web"}]}});
         let bare: Pod = serde_json::from_value(value.clone()).unwrap();
         let ours = container(&bare, options, "sniff-agent-x", Privileges::Least).unwrap();
         let state: Value = if running { json!({"running": {}}) } else { json!({"terminated": {"exitCode": 0}}) };
