@@ -231,6 +231,7 @@ impl Stream {
         side: usize,
         out: &mut impl FnMut(usize, Piece<'_>),
     ) {
+        let stamp = Stamp { position: self.next.unwrap_or(stamp.position), ..stamp };
         self.next = self.next.map(|next| next.wrapping_add(data.len() as u32).wrapping_add(missing));
         if !data.is_empty() {
             out(side, Piece::Chunk(data, stamp));
@@ -354,6 +355,22 @@ mod tests {
     #[test]
     fn in_order() {
         assert_eq!(run(&[(0, 10, 0, "ab"), (0, 12, 0, "cd")]), "0:ab 0:cd 0:cut 1:cut");
+    }
+
+    #[test]
+    fn positions_are_sequence_numbers() {
+        let mut reassembly = Reassembly::default();
+        let mut positions = Vec::new();
+        let mut out = |_: usize, piece: Piece<'_>| {
+            if let Piece::Chunk(_, stamp) = piece {
+                positions.push(stamp.position);
+            }
+        };
+        for (seq, data) in [(10, "ab"), (14, "ef"), (10, "ab"), (12, "cdE")] {
+            reassembly.segment(0, &segment(seq, 0, data.as_bytes()), Stamp::default(), &mut out);
+        }
+        reassembly.finish(&mut out);
+        assert_eq!(positions, [10, 12, 15]);
     }
 
     #[test]
