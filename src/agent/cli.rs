@@ -19,14 +19,17 @@ Usage:
   sniff-agent stream [options]   copy packets to stdout as pcapng
   sniff-agent status             print one line of JSON
   sniff-agent arm SECONDS        have the agent stay so long from now on, with or without a session
+  sniff-agent filter PROGRAM [--filter-text TEXT]
+                                 have the agent capture what this accepts from now on, a compiled capture filter as for run
   sniff-agent stop               end the agent; its sessions get the rest and are told
   sniff-agent version
 
 Options of run:
-  --pod NAMESPACE/NAME   put before interface names
+  --pod NAMESPACE/NAME   put before interface names; for a node, node/NAME
   --filter PROGRAM       capture filter, compiled: the output of `tcpdump -ddd` with commas for line
                          ends (`1,6 0 0 262144`), or the name of a file that holds it
   --filter-text TEXT     the same as pcap-filter text, only to be shown
+  --once-per-packet      leave out packets that were just seen on another interface: for a node's network
   --snaplen BYTES        keep at most so much of a packet; 0 for all (default 0)
   --buffer SIZE          room for packets, such as 16Mi (default 16Mi, at least 1Mi)
   --buffer-on WHERE      memory or disk (default memory); on disk it takes some 2 MiB of memory, whatever its size
@@ -69,6 +72,7 @@ enum Command {
     Status(PathBuf),
     Stop(PathBuf),
     Arm(PathBuf, u64),
+    Filter(PathBuf, Program, String),
     Print(String),
 }
 
@@ -81,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Status(socket) => client::status(&socket),
         Command::Stop(socket) => client::stop(&socket),
         Command::Arm(socket, seconds) => client::arm(&socket, seconds),
+        Command::Filter(socket, program, text) => client::filter(&socket, &program, &text),
         Command::Print(text) => {
             let _ = io::stdout().write_all(text.as_bytes());
             Ok(())
@@ -109,6 +114,7 @@ fn parse(words: impl Iterator<Item = OsString>, socket: PathBuf) -> Result<Comma
             let seconds = words.seconds("arm")?.as_secs();
             Ok(Command::Arm(only_socket(words, socket)?, seconds))
         }
+        "filter" => refilter(words, socket),
         "help" | "--help" | "-h" => Ok(Command::Print(HELP.to_owned())),
         "version" | "--version" | "-V" => Ok(Command::Print(format!("sniff-agent {}\n", env!("CARGO_PKG_VERSION")))),
         other => Err(Error::usage(format!("unknown command {other:?}"))),
@@ -121,6 +127,7 @@ fn run(mut words: Words, socket: PathBuf) -> Result<daemon::Options, Error> {
         backend: Kind::default(),
         filter: Program::all(),
         filter_text: String::new(),
+        once: false,
         snaplen: MOST_SNAPLEN,
         buffer: 16 << 20,
         buffer_file: None,
@@ -135,6 +142,7 @@ fn run(mut words: Words, socket: PathBuf) -> Result<daemon::Options, Error> {
             "--pod" => options.pod = words.parsed(&flag, "no NAMESPACE/NAME", pod)?,
             "--filter" => options.filter = filter(&words.value(&flag)?)?,
             "--filter-text" => options.filter_text = words.value(&flag)?,
+            "--once-per-packet" => options.once = true,
             "--snaplen" => {
                 let snaplen = words.parsed(&flag, "no number of bytes", |word| word.parse::<u32>().ok())?;
                 options.snaplen = if snaplen == 0 { MOST_SNAPLEN } else { snaplen.min(MOST_SNAPLEN) };
@@ -213,6 +221,19 @@ fn stream(mut words: Words, mut socket: PathBuf) -> Result<Command, Error> {
         return Err(Error::usage("--now starts where --until and --no-follow end: there is nothing between them"));
     }
     Ok(Command::Stream(socket, options))
+}
+
+fn refilter(mut words: Words, mut socket: PathBuf) -> Result<Command, Error> {
+    let program = filter(&words.value("filter")?)?;
+    let mut text = String::new();
+    while let Some(flag) = words.flag()? {
+        match flag.as_str() {
+            "--filter-text" => text = words.value(&flag)?,
+            "--socket" => socket = words.value(&flag)?.into(),
+            _ => return Err(unknown(&flag)),
+        }
+    }
+    Ok(Command::Filter(socket, program, text))
 }
 
 fn only_socket(mut words: Words, mut socket: PathBuf) -> Result<PathBuf, Error> {

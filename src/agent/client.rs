@@ -14,6 +14,7 @@ use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 use super::request::{Request, Session};
 use super::session::CHUNK;
 use super::{Error, log, process};
+use crate::capture::bpf::Program;
 use crate::capture::pcapng;
 
 /// How long to wait, after the end of a stream, for the client to close: an exec that exits at once is known to lose the
@@ -157,6 +158,11 @@ pub(super) fn status(socket: &Path) -> Result<(), Error> {
 /// If there is no daemon, or it refuses.
 pub(super) fn arm(socket: &Path, seconds: u64) -> Result<(), Error> {
     ask(socket, &Request::Arm(seconds)).map(drop)
+}
+
+/// Has the daemon capture what that program accepts from now on; returns when it does.
+pub(super) fn filter(socket: &Path, program: &Program, text: &str) -> Result<(), Error> {
+    ask(socket, &Request::Filter(program.clone(), text.to_owned())).map(drop)
 }
 
 /// Ends the daemon and waits until it is gone.

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant, SystemTime};
 use super::disk::Disk;
 use super::json::{self, Object};
 use super::master::Master;
+use super::once::Once;
 use super::process::{self, Signals};
 use super::reader::Count;
 use super::request::Session;
 use super::{Error, log, session};
 use crate::capture::backend::{Backend, Frame, Kind, Unusable, Wanted};
-use crate::capture::bpf::Program;
+use crate::capture::bpf::{LOOPBACK, Program};
 use crate::capture::interface::{self, Interface};
 use crate::capture::pcapng::{self, Packet};
 
@@ -26,8 +27,8 @@ pub(super) const MOST_SESSIONS: usize = 8;
 /// The most connections at a time, those that only ask included.
 const MOST_CONNECTIONS: usize = 2 * MOST_SESSIONS;
 
-/// The most interfaces that are told apart. A pod has two.
-const MOST_INTERFACES: usize = 256;
+/// The most interfaces that are told apart. A pod has two, a node one for each pod that it ever had meanwhile.
+const MOST_INTERFACES: usize = 1024;
 
 /// How often threads look whether the agent is to end, or anything is due.
 const TICK: Duration = Duration::from_millis(100);
@@ -53,8 +54,10 @@ pub(super) struct Options {
     pub(super) backend: Kind,
     /// What to capture.
     pub(super) filter: Program,
-    /// The same as the user wrote it.
+    /// The same as the user wrote it, at the start.
     pub(super) filter_text: String,
+    /// Leave out packets that were just seen on another interface.
+    pub(super) once: bool,
     /// The most bytes kept of a frame.
     pub(super) snaplen: u32,
     /// Size of the master PCAP in bytes.
@@ -87,6 +90,8 @@ pub(super) struct Daemon {
     /// Signalled when there are packets, and when the agent ends.
     changed: Condvar,
     connections: AtomicUsize,
+    /// Held by who has the filter replaced.
+    refilters: Mutex<()>,
 }
 
 /// What the lock is around.
@@ -113,8 +118,22 @@ pub(super) struct State {
     /// When the backend was last asked for frames and had none, in nanoseconds since the Unix epoch: all that was there by
     /// then is stored.
     drained: u64,
+    /// The capture filter, for people.
+    pub(super) filter_text: String,
+    /// What is to replace it.
+    refilter: Refilter,
+    /// Knows what was seen before, if that is to be left out.
+    pub(super) once: Option<Once>,
     /// The interface of the last frame: the kernel does not say where it dropped one, and that is the likeliest.
     last: usize,
+}
+
+/// How far the replacement of the capture filter is.
+#[derive(Debug)]
+enum Refilter {
+    Idle,
+    Asked(Program, String),
+    Done(Result<(), String>),
 }
 
 /// An interface that frames came from.
@@ -177,7 +196,12 @@ pub(super) fn run(options: Options) -> Result<(), Error> {
     let capture = options.backend.open(&wanted).map_err(cannot_open)?;
     // Two of its threads wait in the kernel until the process ends, so it lives as long.
     let daemon: &'static Daemon = Box::leak(Box::new(Daemon::new(options, master, capture.as_ref())));
-    daemon.lock().add_known_interfaces(&capture.interfaces(), &daemon.options.pod);
+    let mut interfaces = capture.interfaces();
+    if daemon.options.once {
+        // A node has many, of which few matter. One there must be: its counters are a session's heartbeat.
+        interfaces.retain(|interface| interface.hardware == LOOPBACK);
+    }
+    daemon.lock().add_known_interfaces(&interfaces, &daemon.options.pod);
     log(daemon.greeting());
     std::thread::spawn(move || daemon.stop(signals.wait()));
     std::thread::spawn(move || daemon.accept(&listener));
@@ -205,6 +229,9 @@ impl Daemon {
             filtered: capture.filtered(),
             cut: 0,
             drained: 0,
+            filter_text: options.filter_text.clone(),
+            refilter: Refilter::Idle,
+            once: options.once.then(Once::new),
             last: 0,
         };
         Self {
@@ -217,6 +244,7 @@ impl Daemon {
             state: Mutex::new(state),
             changed: Condvar::new(),
             connections: AtomicUsize::new(0),
+            refilters: Mutex::new(()),
         }
     }
 
@@ -242,6 +270,40 @@ impl Daemon {
     /// Has the agent stay so long from now on, be there sessions or not; no time lets it leave as any other.
     pub(super) fn arm(&self, time: Duration) {
         self.lock().armed_until = armed(time);
+        self.changed.notify_all();
+    }
+
+    /// Has the capture go on with another filter; returns when it does.
+    ///
+    /// # Errors
+    /// Why it does not; the old one holds on.
+    pub(super) fn refilter(&self, program: Program, text: String) -> Result<(), String> {
+        let _turn = self.refilters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
+        state.refilter = Refilter::Asked(program, text);
+        loop {
+            match std::mem::replace(&mut state.refilter, Refilter::Idle) {
+                Refilter::Done(result) => return result,
+                _ if state.phase != Phase::Capturing => return Err("the agent is about to end".to_owned()),
+                asked => state.refilter = asked,
+            }
+            state = self.wait(state, TICK);
+        }
+    }
+
+    /// Replaces the capture filter, if that was asked for.
+    fn change_filter(&self, capture: &mut dyn Backend) {
+        let mut state = self.lock();
+        if !matches!(state.refilter, Refilter::Asked(..)) {
+            return;
+        }
+        let Refilter::Asked(program, text) = std::mem::replace(&mut state.refilter, Refilter::Idle) else { return };
+        let result = capture.set_filter(&program).map_err(|cause| format!("the kernel refuses the filter: {cause}"));
+        if result.is_ok() {
+            state.filter_text = text;
+        }
+        state.refilter = Refilter::Done(result);
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -277,6 +339,7 @@ impl Daemon {
             } else {
                 self.lock().drained = began;
             }
+            self.change_filter(capture);
             if losing || asked.elapsed() >= COUNT {
                 asked = Instant::now();
                 let dropped = capture.dropped()?;
@@ -379,7 +442,7 @@ impl Daemon {
     fn greeting(&self) -> String {
         let state = self.lock();
         let names: Vec<&str> = state.taps.iter().map(|tap| tap.name.as_str()).collect();
-        let filter = match self.options.filter_text.as_str() {
+        let filter = match state.filter_text.as_str() {
             "" => String::new(),
             text => format!(", filter {text:?}"),
         };
@@ -405,7 +468,7 @@ impl Daemon {
             .raw("first", state.master.first())
             .raw("next", state.master.next())
             .list("interfaces", state.taps.iter().map(|tap| json::text(&tap.name)))
-            .text("filter", &self.options.filter_text)
+            .text("filter", &state.filter_text)
             .raw("snaplen", self.options.snaplen)
             .raw("buffer", state.master.size())
             .raw("filtered", wanted.is_filtered())
@@ -445,6 +508,9 @@ impl State {
 
     /// Stores a frame under the next number.
     fn store(&mut self, frame: &Frame<'_>, pod: &str) {
+        if self.once.as_mut().is_some_and(|once| once.is_repeated(frame)) {
+            return;
+        }
         let Some(at) = self.tap(frame.interface, frame.link, pod) else {
             self.dropped += 1;
             return;

@@ -1,6 +1,6 @@
 //! What is asked of the daemon: one line, of fields with tabs between them.
 //!
-//! The first field is `status`, `stop`, `arm SECONDS` or `stream`. Those of `stream` go on with where to start (`all`, `now`,
+//! The first field is `status`, `stop`, `arm SECONDS`, `filter` or `stream`. Those of `filter` are the program and its text. Those of `stream` go on with where to start (`all`, `now`,
 //! `since SECONDS`, `from NUMBER` or `from NUMBER BOOT`) and then, in any order, `until SECONDS`, `filter PROGRAM`,
 //! `text TEXT`, `snaplen BYTES` and `reader NAME`.
 
@@ -19,6 +19,8 @@ pub(super) enum Request {
     Stop,
     /// To stay so many seconds, be there sessions or not.
     Arm(u64),
+    /// To capture what this accepts from now on; the text says the same for people.
+    Filter(Program, String),
     Stream(Box<Session>),
 }
 
@@ -60,6 +62,7 @@ impl Request {
             Self::Status => "status".to_owned(),
             Self::Stop => "stop".to_owned(),
             Self::Arm(seconds) => format!("arm {seconds}"),
+            Self::Filter(program, text) => format!("filter\t{}\t{}", program.to_text(), shown(text)),
             Self::Stream(session) => session.to_line(),
         }
     }
@@ -69,6 +72,10 @@ impl Request {
         match line {
             "status" => Some(Self::Status),
             "stop" => Some(Self::Stop),
+            _ if line.starts_with("filter\t") => {
+                let (program, text) = line.get(7..)?.split_once('\t')?;
+                Some(Self::Filter(Program::parse(program).ok()?, text.to_owned()))
+            }
             _ if line.starts_with("arm ") => line.get(4..)?.parse().ok().map(Self::Arm),
             _ => Session::from_line(line).map(|session| Self::Stream(Box::new(session))),
         }
@@ -84,10 +91,7 @@ impl Session {
     fn to_line(&self) -> String {
         let mut line = format!("stream\t{}", self.start.to_words());
         let mut field = |key: &str, value: &str| {
-            // A tab or a line end in a value would end it.
-            let value = value.chars().map(|char| if char.is_control() { ' ' } else { char }).take(LONGEST_TEXT);
-            line.extend(["\t", key, " "]);
-            line.extend(value);
+            line.extend(["\t", key, " ", &shown(value)]);
         };
         if !self.filter_text.is_empty() {
             field("text", &self.filter_text);
@@ -127,6 +131,11 @@ impl Session {
         }
         Some(session)
     }
+}
+
+/// A text as a field's value: a tab or a line end in it would end it.
+fn shown(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { ' ' } else { char }).take(LONGEST_TEXT).collect()
 }
 
 impl Start {
@@ -175,7 +184,8 @@ mod tests {
                 assert_eq!(Request::from_line(&request.to_line()), Some(request));
             }
         }
-        for request in [Request::Status, Request::Stop] {
+        let filter = Request::Filter(Program::parse("1,6 0 0 0").unwrap(), "less 1".to_owned());
+        for request in [Request::Status, Request::Stop, Request::Arm(60), filter] {
             assert_eq!(Request::from_line(&request.to_line()), Some(request));
         }
     }

@@ -1,7 +1,7 @@
 //! The daemon's side of a connection: one request, one answer.
 //!
 //! The answer starts with the line `ok` or `error: …`. After the `ok` comes a line of JSON for `status`, nothing for `stop`,
-//! and pcapng for `stream` until either side closes.
+//! `arm` and `filter`, and pcapng for `stream` until either side closes.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
@@ -60,6 +60,10 @@ pub(super) fn serve(daemon: &Daemon, mut connection: UnixStream) -> io::Result<(
             daemon.arm(Duration::from_secs(seconds));
             connection.write_all(b"ok\n")
         }
+        Some(Request::Filter(program, text)) => match daemon.refilter(program, text) {
+            Ok(()) => connection.write_all(b"ok\n"),
+            Err(why) => refuse(&connection, &why),
+        },
         Some(Request::Stream(wanted)) => {
             let Some(seat) = daemon.seat(&wanted) else {
                 return refuse(&connection, &format!("the agent already serves {MOST_SESSIONS} sessions, its limit"));
@@ -143,7 +147,8 @@ struct Description {
 
 impl Description {
     fn new(daemon: &Daemon, wanted: &Session) -> Self {
-        let (ours, theirs) = (daemon.options.filter_text.as_str(), wanted.filter_text.as_str());
+        let ours = daemon.lock().filter_text.clone();
+        let (ours, theirs) = (ours.as_str(), wanted.filter_text.as_str());
         let filter = match (ours, theirs) {
             ("", one) | (one, "") => one.to_owned(),
             (ours, theirs) => format!("({ours}) and ({theirs})"),

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `packets` | were captured, i.e. passed the filter, and have a number: `next` - 1 |
 //! | `filtered` | the capture filter left out; null where the kernel filters, which does not count them |
+//! | `repeated` | were left out because they had just been seen on another interface; null without `--once-per-packet` |
 //! | `drops` | passed the filter, and the kernel dropped for want of room in the ring |
 //! | `cut` | were longer than the snaplen, so that only their beginning is there |
 //! | `flushed` | had to make room for later ones, whether a session had read them or not |
@@ -53,6 +54,7 @@ pub(super) fn line(daemon: &Daemon) -> String {
         .raw("last_time", or_null(state.master.latest().map(seconds)))
         .raw("span", seconds(span))
         .raw("filtered", or_null(state.filtered))
+        .raw("repeated", or_null(state.once.as_ref().map(|once| once.repeated)))
         .raw("drops", state.dropped)
         .raw("cut", state.cut)
         .raw("flushed", first - 1)
@@ -60,7 +62,7 @@ pub(super) fn line(daemon: &Daemon) -> String {
         .raw("buffer", buffer.end())
         .raw("ring", daemon.ring)
         .raw("memory", process::resident())
-        .text("filter", &options.filter_text)
+        .text("filter", &state.filter_text)
         .raw("snaplen", options.snaplen)
         .raw("ttl", options.ttl.as_secs())
         .raw("armed_until", or_null(armed.map(|armed| seconds(now() + armed.as_nanos() as u64))))

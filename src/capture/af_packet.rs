@@ -5,7 +5,7 @@
 //! captured from its first frame on. Each frame tells its interface and hardware type. No promiscuous mode, so no change
 //! to any interface.
 //!
-//! The socket starts out deaf: it hears nothing until the filter is attached and locked, and is bound only then.
+//! The socket starts out deaf: it hears nothing until the filter is attached, and is bound only then.
 //!
 //! What the kernel changed in a frame on its way is put back: a VLAN tag that it took out, and the second view of what
 //! crosses the loopback interface (see [`bpf`](super::bpf)).
@@ -22,7 +22,7 @@ use libc::{sockaddr_ll, tpacket_block_desc, tpacket_hdr_v1, tpacket3_hdr};
 
 use super::af_xdp::is_clone;
 use super::backend::{BATCH, Backend, Frame, MOST_SNAPLEN, Unusable, Wanted};
-use super::bpf;
+use super::bpf::{self, Program};
 use super::interface::{self, LINK_ETHERNET, link_type};
 use super::pcapng::Direction;
 use super::socket::{self, Mapping, get, set};
@@ -90,11 +90,7 @@ impl Capture {
         let snaplen = if wanted.snaplen == 0 { MOST_SNAPLEN } else { wanted.snaplen.min(MOST_SNAPLEN) };
         // Protocol 0 hears nothing.
         let socket = socket::open(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
-        let mut program = bpf::to_kernel(&wanted.filter.attachable(snaplen));
-        let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-        set(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;
-        set(&socket, libc::SOL_SOCKET, libc::SO_LOCK_FILTER, &1_i32)?;
-
+        attach(&socket, wanted.filter, snaplen)?;
         let ring = Ring::map(&socket, wanted.ring)?;
 
         // SAFETY: all zeros is a valid sockaddr_ll, whose interface 0 is all of them.
@@ -104,6 +100,12 @@ impl Capture {
         socket::bind(&socket, &address)?;
         Ok(Self { socket, ring, next: 0, snaplen: snaplen as usize, dropped: 0, known: Vec::new() })
     }
+}
+
+fn attach(socket: &OwnedFd, filter: &Program, snaplen: u32) -> io::Result<()> {
+    let mut program = bpf::to_kernel(&filter.attachable(snaplen));
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
 }
 
 impl Backend for Capture {
@@ -128,6 +130,11 @@ impl Backend for Capture {
             block.frames().filter(|frame| !has_clones(known, frame.interface)).for_each(|frame| take(&frame));
         }
         Ok(())
+    }
+
+    fn set_filter(&mut self, filter: &Program) -> io::Result<()> {
+        // The kernel puts it in place of the old one between two frames.
+        attach(&self.socket, filter, self.snaplen as u32)
     }
 
     fn dropped(&mut self) -> io::Result<u64> {

@@ -63,6 +63,12 @@ pub trait Backend: fmt::Debug + Send {
     /// What the kernel says.
     fn dropped(&mut self) -> io::Result<u64>;
 
+    /// From now on, captures what this accepts instead. No frame that both accept is lost by it.
+    ///
+    /// # Errors
+    /// What the kernel says; then the old one holds on.
+    fn set_filter(&mut self, filter: &Program) -> io::Result<()>;
+
     /// How many frames the capture filter left out; none if nobody counts them.
     fn filtered(&self) -> Option<u64> {
         None

@@ -193,6 +193,13 @@ impl Backend for Capture {
         Ok(())
     }
 
+    fn set_filter(&mut self, filter: &Program) -> io::Result<()> {
+        self.handles.iter().try_for_each(|handle| handle.set_filter(filter))?;
+        self.program = filter.clone();
+        self.filter = Filter::new(filter);
+        Ok(())
+    }
+
     fn dropped(&mut self) -> io::Result<u64> {
         Ok(self.dropped + self.handles.iter_mut().map(Handle::dropped).sum::<u64>())
     }
@@ -253,15 +260,20 @@ impl Handle {
             LINK_TYPE_RAW => LINK_RAW_IP,
             other => u16::try_from(other).unwrap_or(u16::MAX),
         };
-        if handle.link == LINK_ETHERNET {
-            let mut program = program.to_kernel();
-            let mut program = Instructions { count: program.len() as c_uint, first: program.as_mut_ptr() };
-            // SAFETY: the handle is active; libpcap copies the program.
-            if unsafe { pcap_setfilter(pcap, &raw mut program) } < OK {
-                return Err(handle.error());
-            }
-        }
+        handle.set_filter(program)?;
         Ok(handle)
+    }
+
+    /// On interfaces without Ethernet header it runs in user space.
+    fn set_filter(&self, program: &Program) -> io::Result<()> {
+        if self.link != LINK_ETHERNET {
+            return Ok(());
+        }
+        let mut program = program.to_kernel();
+        let mut program = Instructions { count: program.len() as c_uint, first: program.as_mut_ptr() };
+        // SAFETY: the handle is active; libpcap copies the program.
+        let result = unsafe { pcap_setfilter(self.pcap.as_ptr(), &raw mut program) };
+        if result < OK { Err(self.error()) } else { Ok(()) }
     }
 
     fn error(&self) -> io::Error {

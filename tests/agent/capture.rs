@@ -29,6 +29,7 @@ on_each_backend!(
     vlan_tags_are_put_back,
     no_packet_gets_past_the_filter,
     a_filter_holds_on_interfaces_without_ethernet,
+    a_filter_is_replaced_while_it_captures,
     the_snaplen_cuts_but_keeps_the_length,
     what_was_flushed_is_reported_to_the_packet,
     what_the_kernel_dropped_is_counted_to_the_packet,
@@ -266,6 +267,57 @@ fn a_filter_holds_on_interfaces_without_ethernet(backend: &'static str) {
     assert_eq!((packet.data[0], packet.len, packet.flags), (0x45, 20 + 8 + 18, flags));
     let link = |block: &Block| matches!(block, Block::Interface { name, link: 101, .. } if name == "shop/web-1:tun0");
     assert!(blocks.iter().any(link), "{blocks:?}");
+}
+
+fn a_filter_is_replaced_while_it_captures(backend: &'static str) {
+    let net = Net::with(backend);
+    let mut agent = net.agent(&["--filter", &program("udp dst port 7777"), "--filter-text", "first"]);
+    let stream = agent.stream(&[]);
+    send(&net.peer, "10.9.0.2", 7778, "early", 5, 20);
+    send(&net.peer, "10.9.0.2", 7777, "one", 5, 20);
+    stream.await_marks("one", 5);
+    let replaced = agent.client(&["filter", &program("udp dst port 7778"), "--filter-text", "second"]).output();
+    let replaced = replaced.expect("ip runs");
+    assert!(replaced.status.success(), "{}", String::from_utf8_lossy(&replaced.stderr));
+    // It holds from the answer on.
+    send(&net.peer, "10.9.0.2", 7777, "late", 5, 20);
+    send(&net.peer, "10.9.0.2", 7778, "two", 5, 20);
+    stream.await_marks("two", 5);
+    let status = agent.client(&["status"]).output().expect("ip runs");
+    assert!(String::from_utf8_lossy(&status.stdout).contains("\"filter\":\"second\""));
+    agent.stop();
+    let blocks = stream.end();
+    let counts = ["early", "one", "late", "two"].map(|mark| marked(&blocks, mark).len());
+    assert_eq!(counts, [0, 5, 0, 5]);
+    assert_eq!(packets(&blocks).len(), 10);
+}
+
+/// A packet that the pod's namespace forwards passes two interfaces; both views are of the same packet.
+#[test]
+fn a_packet_that_passes_two_interfaces_is_captured_once() {
+    let net = Net::new();
+    let (pod, peer, far) = (&net.pod, &net.peer, format!("{}-far", net.pod));
+    sh(&format!(
+        "ip netns add {far} && ip -n {pod} link add beyond type veth peer name eth0 netns {far} && \
+         ip -n {pod} addr add 10.8.0.1/24 dev beyond && ip -n {pod} link set beyond up && \
+         ip -n {far} addr add 10.8.0.2/24 dev eth0 && ip -n {far} link set eth0 up && \
+         ip -n {far} route add default via 10.8.0.1 && ip -n {peer} route add 10.8.0.0/24 via 10.9.0.2 && \
+         ip netns exec {pod} sysctl -qw net.ipv4.ip_forward=1"
+    ));
+    let views = |options: &[&str], mark: &str| {
+        let mut agent = net.agent(&[&["--filter", &program("udp")], options].concat());
+        let stream = agent.stream(&[]);
+        send(peer, "10.8.0.2", 7777, mark, 50, 20);
+        stream.await_marks(mark, 50);
+        std::thread::sleep(Duration::from_millis(300));
+        let repeated = agent.told()["repeated"].as_u64();
+        agent.stop();
+        (marked(&stream.end(), mark).len(), repeated)
+    };
+    let once = views(&["--once-per-packet"], "once");
+    let all = views(&[], "all");
+    sh(&format!("ip netns del {far}"));
+    assert_eq!((once, all.0), ((50, Some(50)), 100));
 }
 
 fn the_snaplen_cuts_but_keeps_the_length(backend: &'static str) {

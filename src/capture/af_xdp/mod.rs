@@ -41,7 +41,7 @@ use self::socket::{Sockets, monotonic};
 use self::veth::Pair;
 pub(super) use self::veth::{is_clone, is_ours};
 use super::backend::{BATCH, Backend, Frame, MOST_SNAPLEN, Unusable, Wanted};
-use super::bpf;
+use super::bpf::{self, Program};
 use super::interface::{self, Interface, LINK_ETHERNET};
 use super::interpreter::{Filter, View};
 use super::pcapng::Direction;
@@ -233,6 +233,11 @@ impl Backend for Capture {
                 take(&seen.frame(keep));
             }
         })
+    }
+
+    fn set_filter(&mut self, filter: &Program) -> io::Result<()> {
+        self.filter = Filter::new(filter);
+        Ok(())
     }
 
     fn dropped(&mut self) -> io::Result<u64> {
