@@ -129,11 +129,12 @@ impl Name {
         }
     }
 
-    /// A pod by its path, `namespace/pod`.
+    /// What an agent captures for by its path: a pod, as `namespace/pod`, or a node, as `node/name`.
     #[must_use]
-    pub fn pod(path: &str) -> Option<Self> {
+    pub fn of_agent(path: &str) -> Option<Self> {
         let (namespace, name) = path.split_once('/')?;
-        Some(Self { kind: "pod", namespace: namespace.to_owned(), name: name.to_owned(), workload: None, node: None })
+        let (kind, namespace) = if namespace == "node" { ("node", "") } else { ("pod", namespace) };
+        Some(Self { kind, namespace: namespace.to_owned(), name: name.to_owned(), workload: None, node: None })
     }
 
     /// What [`Name::host`] made; none if it is another kind of name.

@@ -23,6 +23,8 @@ mod late_keys;
 #[cfg(feature = "cli")]
 mod live;
 #[cfg(feature = "cli")]
+mod node;
+#[cfg(feature = "cli")]
 mod recorder;
 #[cfg(feature = "cli")]
 mod servers;

@@ -59,6 +59,9 @@ pub struct Status {
     pub next: u64,
     /// Seconds of time that the packets in its buffer go back.
     pub span: f64,
+    /// Packets that were left out since another interface of the node had just seen them; none for an agent in a pod.
+    #[serde(default)]
+    pub repeated: Option<u64>,
     /// Packets that the kernel dropped.
     pub drops: u64,
     /// Packets that the snaplen cut.

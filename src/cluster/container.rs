@@ -13,7 +13,13 @@ use super::flags::{Backend, BufferOn, Mode, Options};
 use super::select::is_host_network;
 use crate::capture::filter::Filter;
 
-/// What the names of agents' containers start with.
+/// The container of a capture pod, and the value of its [`LABEL`].
+pub(super) const NODE_AGENT: &str = "sniff-agent";
+
+/// The label that tells capture pods from others.
+pub(super) const LABEL: &str = "app.kubernetes.io/name";
+
+/// What the names of agents' containers, and of capture pods, start with.
 pub(super) const PREFIX: &str = "sniff-agent-";
 
 /// Where the image has its program.
@@ -21,7 +27,7 @@ pub(super) const PROGRAM: &str = "/sniff-agent";
 
 /// The ring where memory is no matter, in bytes: sixteen blocks, each of which may be handed over as good as empty after 20 ms,
 /// so that a third of a second without the processor costs no packet.
-const RING: u64 = 4 << 20;
+pub(super) const RING: u64 = 4 << 20;
 
 /// The least that ring and buffer may be, in bytes.
 const LEAST: u64 = 1 << 20;
@@ -29,12 +35,9 @@ const LEAST: u64 = 1 << 20;
 /// The part of a pod's memory limit that ring and buffer may take.
 const SHARE: u64 = 10;
 
-/// How long an agent stays without a session, in seconds.
-const TTL: u64 = 300;
-
 /// What keeps an agent in the node's network from capturing its own stream, which would feed itself: the kubelet's and the
 /// API server's usual ports, and the loopback between kubelet and container runtime.
-const OWN_STREAM: &str = "not (tcp port 10250 or tcp port 6443 or net 127.0.0.0/8 or host ::1)";
+pub(super) const OWN_STREAM: &str = "not (tcp port 10250 or tcp port 6443 or net 127.0.0.0/8 or host ::1)";
 
 /// Steps of the ladder of privileges, least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,10 +67,7 @@ pub(super) fn container(
     privileges: Privileges,
 ) -> Result<EphemeralContainer, Error> {
     let capabilities = match privileges {
-        Privileges::Least => {
-            let add = options.backend.capabilities().iter().map(|name| (*name).to_owned()).collect();
-            Some(Capabilities { drop: Some(vec!["ALL".into()]), add: Some(add) })
-        }
+        Privileges::Least => security(options).capabilities,
         Privileges::Runtime => None,
     };
     Ok(EphemeralContainer {
@@ -78,20 +78,26 @@ pub(super) fn container(
         args: Some(arguments(pod, options)?),
         // What it says on stderr last is then in the pod's status, for those who may not read logs.
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
-        security_context: Some(SecurityContext {
-            // Added capabilities are effective for root only, and a pod's own runAsUser would hold otherwise.
-            run_as_user: Some(0),
-            run_as_non_root: Some(false),
-            privileged: Some(false),
-            allow_privilege_escalation: Some(false),
-            // A buffer on disk is a file in the container's own root, which nobody else sees.
-            read_only_root_filesystem: Some(options.buffer_on == BufferOn::Memory),
-            capabilities,
-            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
-            ..SecurityContext::default()
-        }),
+        security_context: Some(SecurityContext { capabilities, ..security(options) }),
         ..EphemeralContainer::default()
     })
+}
+
+/// The least that an agent needs.
+pub(super) fn security(options: &Options) -> SecurityContext {
+    let add = options.backend.capabilities().iter().map(|name| (*name).to_owned()).collect();
+    SecurityContext {
+        // Added capabilities are effective for root only, and a pod's own runAsUser would hold otherwise.
+        run_as_user: Some(0),
+        run_as_non_root: Some(false),
+        privileged: Some(false),
+        allow_privilege_escalation: Some(false),
+        // A buffer on disk is a file in the container's own root, which nobody else sees.
+        read_only_root_filesystem: Some(options.buffer_on == BufferOn::Memory),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: Some(add) }),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        ..SecurityContext::default()
+    }
 }
 
 /// The agent's command line in `pod`.
@@ -115,7 +121,7 @@ pub(super) fn arguments(pod: &Pod, options: &Options) -> Result<Vec<String>, Err
         arguments.push(format!("--backend={}", options.backend.name()));
     }
     arguments.push(format!("--ring={}Ki", sizes.ring >> 10));
-    arguments.push(format!("--ttl={TTL}"));
+    arguments.push(format!("--ttl={}", options.ttl.as_secs()));
     if let Mode::Arm(time) = options.mode {
         arguments.push(format!("--armed-for={}", time.as_secs()));
     }
@@ -153,8 +159,16 @@ pub(super) fn new_name() -> String {
 
 /// The state of the container of that name; none if there is none yet.
 pub(super) fn state<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerState> {
-    let statuses = pod.status.as_ref()?.ephemeral_container_statuses.as_ref()?;
-    statuses.iter().find(|status| status.name == container)?.state.as_ref()
+    let status = pod.status.as_ref()?;
+    let statuses = if is_capture_pod(pod) { &status.container_statuses } else { &status.ephemeral_container_statuses };
+    statuses.as_ref()?.iter().find(|status| status.name == container)?.state.as_ref()
+}
+
+/// True for a pod of ours, which captures from its node.
+pub(super) fn is_capture_pod(pod: &Pod) -> bool {
+    let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
+    pod.labels().get(LABEL).is_some_and(|name| name == NODE_AGENT)
+        && matches!(containers, [container] if container.name == NODE_AGENT)
 }
 
 impl Sizes {

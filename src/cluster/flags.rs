@@ -145,6 +145,10 @@ pub struct Capture {
     #[arg(long, value_enum, value_name = "NAME", default_value_t)]
     pub backend: Backend,
 
+    /// How long an agent stays when nobody reads, as 5m
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5m")]
+    pub ttl: Duration,
+
     /// The agent's image
     #[arg(long, env = "SNIFF_IMAGE", default_value = DEFAULT_IMAGE)]
     pub image: String,
@@ -156,6 +160,29 @@ pub struct Capture {
     /// How long an agent may take to start, as 60s
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s")]
     pub start_timeout: Duration,
+}
+
+/// Where agents run.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Capture")]
+pub struct Place {
+    /// From where to capture: in each pod, or from its node, for pods that may not be touched
+    #[arg(long, value_enum, value_name = "WHERE", default_value_t)]
+    pub via: Via,
+
+    /// Where --via node puts its capture pods, one on each node, for as long as it runs [default: the context's]
+    #[arg(long, value_name = "NAMESPACE")]
+    pub via_namespace: Option<String>,
+}
+
+/// From where packets are captured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Via {
+    /// An ephemeral container in each pod
+    #[default]
+    Pod,
+    /// A pod in each node's network, which takes only packets of the selected pods
+    Node,
 }
 
 /// What of an agent's recording a session reads.
@@ -276,6 +303,12 @@ pub struct Options {
     pub image: String,
     /// When nodes pull it.
     pub pull_policy: PullPolicy,
+    /// How long it stays when nobody reads.
+    pub ttl: Duration,
+    /// Where it runs.
+    pub via: Via,
+    /// The namespace of capture pods.
+    pub via_namespace: String,
     /// How long an agent may take to start.
     pub start_timeout: Duration,
 }
@@ -312,6 +345,9 @@ impl Default for Options {
             backend: Backend::default(),
             image: DEFAULT_IMAGE.to_owned(),
             pull_policy: PullPolicy::default(),
+            ttl: Duration::from_mins(5),
+            via: Via::default(),
+            via_namespace: String::new(),
             start_timeout: Duration::from_mins(1),
         }
     }
@@ -331,6 +367,7 @@ impl Capture {
             backend: self.backend,
             image: self.image.clone(),
             pull_policy: self.image_pull_policy,
+            ttl: self.ttl,
             start_timeout: self.start_timeout,
             ..Options::default()
         })

@@ -111,7 +111,7 @@ impl Injector {
     }
 
     /// Asks first whether the agent could be streamed from: a container that was added cannot be taken away again.
-    async fn may_exec(&self, namespace: &str) -> Result<(), Error> {
+    pub(super) async fn may_exec(&self, namespace: &str) -> Result<(), Error> {
         let mut known = self.may_exec.lock().await;
         if let Some(answer) = known.get(namespace) {
             return answer.clone().map_or(Ok(()), Err);
@@ -197,7 +197,7 @@ impl Injector {
     }
 
     /// Waits until the container runs, or it is clear that it will not. None if the pod went meanwhile.
-    async fn started(&self, sight: &mut Sight, container: &str) -> Result<Option<Agent>, Error> {
+    pub(super) async fn started(&self, sight: &mut Sight, container: &str) -> Result<Option<Agent>, Error> {
         let Some(pod) = sight.borrow().clone() else { return Ok(None) };
         let mut complaint = pin!(complaint(&self.cluster, &pod, container, &self.options.image));
         let deadline = Instant::now() + self.options.start_timeout;
@@ -205,6 +205,9 @@ impl Injector {
         loop {
             {
                 let Some(pod) = sight.borrow_and_update().clone() else { return Ok(None) };
+                if let Some(error) = refused_by_node(&pod, container) {
+                    return Err(error);
+                }
                 if let Some(state) = container::state(&pod, container) {
                     if state.running.is_some() {
                         let container = container.to_owned();
@@ -235,6 +238,20 @@ impl Injector {
             }
         }
     }
+}
+
+/// Why a node did not take a capture pod, which then has no container's state.
+fn refused_by_node(pod: &Pod, container: &str) -> Option<Error> {
+    let status = pod.status.as_ref()?;
+    if !container::is_capture_pod(pod)
+        || status.phase.as_deref() != Some("Failed")
+        || container::state(pod, container).is_some()
+    {
+        return None;
+    }
+    let (reason, message) =
+        (status.reason.as_deref().unwrap_or_default(), status.message.as_deref().unwrap_or_default());
+    Some(Error::new(format!("the node does not take the capture pod ({reason}): {message}")))
 }
 
 /// Who runs this, and where.
@@ -272,7 +289,8 @@ fn not_admitted(namespace: &str, refusals: &[String]) -> Error {
             "namespace {namespace} enforces Pod Security \"restricted\", under which no container can capture: {why}"
         ))
         .hint(format!(
-            "if you may decide so: kubectl label --overwrite namespace {namespace} pod-security.kubernetes.io/enforce=baseline"
+            "--via node captures from outside the pod; or, if you may decide so: \
+             kubectl label --overwrite namespace {namespace} pod-security.kubernetes.io/enforce=baseline"
         ));
     }
     let mut said = refusals.to_vec();

@@ -11,6 +11,7 @@ mod exec;
 pub mod flags;
 mod inject;
 mod ledger;
+mod node;
 mod recording;
 mod resolve;
 mod select;

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
 
-use super::container::{PREFIX, arguments, filter_text, state};
+use super::container::{NODE_AGENT, PREFIX, arguments, filter_text, is_capture_pod, state};
 use super::flags::{Backend, Mode, Options};
 
 /// A running agent of a pod.
@@ -30,14 +30,25 @@ pub(super) struct Service {
 impl Recording {
     fn of(container: &EphemeralContainer) -> Option<Self> {
         let arguments = container.args.as_deref().unwrap_or_default();
-        let value = |flag: &str| arguments.iter().find_map(|word| word.strip_prefix(flag)?.strip_prefix('='));
         let is_agent = container.name.starts_with(PREFIX) && arguments.first().is_some_and(|word| word == "run");
-        is_agent.then(|| Self {
-            container: container.name.clone(),
+        is_agent.then(|| Self::with(&container.name, arguments))
+    }
+
+    fn with(container: &str, arguments: &[String]) -> Self {
+        let value = |flag: &str| arguments.iter().find_map(|word| word.strip_prefix(flag)?.strip_prefix('='));
+        Self {
+            container: container.to_owned(),
             filter: value("--filter-text").unwrap_or_default().to_owned(),
             snaplen: value("--snaplen").and_then(|bytes| bytes.parse().ok()).unwrap_or_default(),
             backend: value("--backend").unwrap_or_default().to_owned(),
-        })
+        }
+    }
+
+    /// What a capture pod records.
+    fn of_node(pod: &Pod) -> Option<Self> {
+        let runs = is_capture_pod(pod) && state(pod, NODE_AGENT).is_some_and(|state| state.running.is_some());
+        let container = pod.spec.as_ref()?.containers.first().filter(|_| runs)?;
+        Some(Self::with(&container.name, container.args.as_deref().unwrap_or_default()))
     }
 }
 
@@ -51,9 +62,9 @@ fn running(pod: &Pod) -> impl Iterator<Item = &EphemeralContainer> {
     running.into_iter()
 }
 
-/// All running agents of a pod, newest first.
+/// All running agents of a pod, newest first; one that captures from the node included.
 pub(super) fn recordings(pod: &Pod) -> Vec<Recording> {
-    running(pod).filter_map(Recording::of).collect()
+    running(pod).filter_map(Recording::of).chain(Recording::of_node(pod)).collect()
 }
 
 /// The running agent of the pod that serves `options` best; none if a new one has to.

@@ -12,8 +12,9 @@ use regex::Regex;
 use serde::de::DeserializeOwned;
 
 use super::client::Cluster;
+use super::container::is_capture_pod;
 use super::error::{Error, Request};
-use super::flags::Select;
+use super::flags::{Select, Via};
 
 /// The annotation of a static pod's image in the API server, which cannot be changed.
 const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -24,6 +25,7 @@ pub struct Selection {
     what: What,
     exclude: Vec<Regex>,
     allow_host_network: bool,
+    via: Via,
     /// Empty for all.
     namespaces: Vec<String>,
     labels: Option<String>,
@@ -115,11 +117,18 @@ impl Selection {
             what,
             exclude: select.exclude.iter().map(|pattern| regex(pattern)).collect::<Result<_, _>>()?,
             allow_host_network: select.allow_host_network,
+            via: Via::Pod,
             namespaces,
             labels: select.selector.clone(),
             fields: select.field_selector.clone(),
             max_targets: select.max_targets,
         })
+    }
+
+    /// The same, for agents that run there: from a node, pods can be captured that take no agent.
+    #[must_use]
+    pub fn via(self, via: Via) -> Self {
+        Self { via, ..self }
     }
 
     /// The namespaces to look in; empty for all.
@@ -206,8 +215,13 @@ impl Selection {
         if pod.metadata.deletion_timestamp.is_some() {
             return Verdict::Skip("it is being deleted");
         }
-        if pod.annotations().contains_key(MIRROR) {
-            return Verdict::Skip("it is a static pod, which takes no ephemeral container");
+        if is_capture_pod(pod) {
+            // It has nothing to say but what others say. It is meant only by who asks for agents.
+            return Verdict::Wait;
+        }
+        let is_static = pod.annotations().contains_key(MIRROR);
+        if is_static && self.via == Via::Pod {
+            return Verdict::Skip("it is a static pod, which takes no ephemeral container; --via node captures it");
         }
         let windows = spec.is_some_and(|spec| {
             let node = spec.node_selector.as_ref().and_then(|labels| labels.get("kubernetes.io/os"));
@@ -217,9 +231,21 @@ impl Selection {
             return Verdict::Skip("it runs on Windows");
         }
         if is_host_network(pod) && !self.allow_host_network {
-            return Verdict::Skip(
-                "it is in the node's network, and would see all of its traffic; --allow-host-network takes it",
-            );
+            match self.via {
+                Via::Pod => {
+                    return Verdict::Skip(
+                        "it is in the node's network, and would see all of its traffic; --allow-host-network takes it, \
+                         --via node only what its ports say",
+                    );
+                }
+                Via::Node if ports(pod).is_empty() => {
+                    return Verdict::Skip(
+                        "it is in the node's network and declares no ports by which its packets could be told; \
+                         --allow-host-network takes all of the node's traffic",
+                    );
+                }
+                Via::Node => {}
+            }
         }
         // With its address it has a sandbox: what its init containers say can be seen too.
         let has_address = status.and_then(|status| status.pod_ip.as_ref()).is_some_and(|ip| !ip.is_empty());
@@ -241,6 +267,26 @@ async fn pods(cluster: &Cluster, scope: Scope) -> Result<Vec<Pod>, Error> {
 /// True for a pod without a network of its own.
 pub(super) fn is_host_network(pod: &Pod) -> bool {
     pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true)
+}
+
+/// The ports that a pod declares, as (`tcp`, 80).
+pub(super) fn ports(pod: &Pod) -> Vec<(&'static str, u16)> {
+    let Some(spec) = &pod.spec else { return Vec::new() };
+    let sidecars = spec.init_containers.iter().flatten().filter(|it| it.restart_policy.as_deref() == Some("Always"));
+    let declared = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
+    let mut ports: Vec<_> = declared
+        .filter_map(|port| {
+            let protocol = match port.protocol.as_deref() {
+                Some("UDP") => "udp",
+                Some("SCTP") => "sctp",
+                _ => "tcp",
+            };
+            Some((protocol, u16::try_from(port.container_port).ok()?))
+        })
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
 }
 
 fn regex(pattern: &str) -> Result<Regex, Error> {
@@ -426,7 +472,11 @@ mod tests {
             ("/status/phase", json!("Succeeded"), "it has finished"),
             ("/status/phase", json!("Failed"), "it has finished"),
             ("/metadata/deletionTimestamp", json!("2026-01-01T00:00:00Z"), "it is being deleted"),
-            ("/metadata/annotations", json!({MIRROR: "x"}), "it is a static pod, which takes no ephemeral container"),
+            (
+                "/metadata/annotations",
+                json!({MIRROR: "x"}),
+                "it is a static pod, which takes no ephemeral container; --via node captures it",
+            ),
             ("/spec/os", json!({"name": "windows"}), "it runs on Windows"),
             ("/spec/nodeSelector", json!({"kubernetes.io/os": "windows"}), "it runs on Windows"),
         ] {
@@ -451,6 +501,23 @@ mod tests {
         assert!(matches!(verdict, Verdict::Skip(why) if why.contains("--allow-host-network")), "{verdict:?}");
         let select = Select { pods: Some("web".into()), allow_host_network: true, ..Select::default() };
         assert_eq!(judge(&Selection::new(&select, "shop").unwrap(), host), Verdict::Take);
+    }
+
+    #[test]
+    fn nodes_capture_what_takes_no_agent() {
+        let via_node = |select: Select| Selection::new(&select, "shop").unwrap().via(Via::Node);
+        let select = Select { pods: Some("web".into()), ..Select::default() };
+        let mut fixed = pod("web");
+        fixed["metadata"]["annotations"] = json!({MIRROR: "x"});
+        assert_eq!(judge(&via_node(select.clone()), fixed), Verdict::Take);
+        let mut host = pod("web");
+        host["spec"]["hostNetwork"] = json!(true);
+        let verdict = judge(&via_node(select.clone()), host.clone());
+        assert!(matches!(verdict, Verdict::Skip(why) if why.contains("declares no ports")), "{verdict:?}");
+        let all = Select { allow_host_network: true, ..select.clone() };
+        assert_eq!(judge(&via_node(all), host.clone()), Verdict::Take);
+        host["spec"]["containers"] = json!([{"name": "c", "ports": [{"containerPort": 80}]}]);
+        assert_eq!(judge(&via_node(select), host), Verdict::Take);
     }
 
     #[test]

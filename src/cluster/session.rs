@@ -15,9 +15,10 @@ use tokio::time::{Instant, timeout};
 use super::Stop;
 use super::client::Cluster;
 use super::error::{Error, Request};
-use super::flags::{Mode, Options};
+use super::flags::{Mode, Options, Via};
 use super::inject::{Found, Injector, Sight};
 use super::ledger::{Ledger, Start};
+use super::node::{self, Member, Members, Node, Share};
 use super::select::{Scope, Selection, Verdict};
 use super::stream::{Over, SETTLED, Stream};
 use super::watch::{Change, follow};
@@ -28,15 +29,19 @@ const INJECTIONS: usize = 16;
 
 /// Agents that may die one after the other in a pod, each soon after its start, before it is given up: each leaves an
 /// entry in the pod that cannot be removed.
-const MOST_DEATHS: u32 = 3;
+pub(super) const MOST_DEATHS: u32 = 3;
 
 /// How long everything may take to end.
 const FAREWELL: Duration = Duration::from_millis(900);
 
+/// The same where there are capture pods to delete.
+const FAREWELL_OF_NODES: Duration = Duration::from_secs(5);
+
 /// Changes of pods that may wait.
 const CHANGES: usize = 64;
 
-/// What a session tells. `tap` numbers the pods that are sniffed, from 1; a pod that comes back has a new number.
+/// What a session tells. `tap` numbers the pods that are sniffed, from 1; a pod that comes back has a new number. Where nodes
+/// capture, they have numbers too, and packets come under theirs.
 #[derive(Debug)]
 pub enum Event {
     /// No pod is there that could be sniffed; those that come will be.
@@ -45,6 +50,8 @@ pub enum Event {
     Skipped { pod: String, reason: String },
     /// A pod is there, and an agent is on its way.
     Appeared { tap: u32, pod: String, node: String },
+    /// Packets of pods come from a node, and an agent is on its way there.
+    OnNode { tap: u32, node: String },
     /// Its agent streams.
     Attached { tap: u32, container: String, reused: bool },
     /// Packets and notes, each once and in order.
@@ -78,10 +85,20 @@ pub(super) async fn send(events: &Sender<Event>, event: Event) -> bool {
 
 /// A pod that is, or was, sniffed.
 struct Target {
-    sight: watch::Sender<Option<Arc<Pod>>>,
-    /// Why it left, for who looks after `sight` says that it is gone.
-    reason: watch::Sender<&'static str>,
+    by: Agency,
     is_active: bool,
+}
+
+/// Whose agent sniffs a pod.
+enum Agency {
+    /// Its own.
+    Pod {
+        sight: watch::Sender<Option<Arc<Pod>>>,
+        /// Why it left, for who looks after `sight` says that it is gone.
+        reason: watch::Sender<&'static str>,
+    },
+    /// That of its node, of this name.
+    Node(String),
 }
 
 /// All that goes on.
@@ -92,9 +109,12 @@ struct Session {
     stop: Stop,
     permits: Arc<Semaphore>,
     targets: HashMap<String, Target>,
+    /// The pods of each node that captures.
+    nodes: HashMap<String, watch::Sender<Members>>,
     /// Pods of which it was told that they are left out.
     skipped: HashSet<String>,
-    tasks: JoinSet<String>,
+    /// Each returns the UIDs of pods that are no longer sniffed.
+    tasks: JoinSet<Vec<String>>,
     taps: u32,
     is_full_told: bool,
     is_waiting_told: bool,
@@ -113,6 +133,12 @@ pub async fn run(
     events: Sender<Event>,
     mut stop: Stop,
 ) -> Result<(), Error> {
+    if options.via == Via::Node {
+        tokio::select! {
+            () = stop.wait() => return Ok(()),
+            admitted = node::admit(cluster, &options) => admitted?,
+        }
+    }
     let scopes = tokio::select! {
         () = stop.wait() => return Ok(()),
         scopes = selection.scopes(cluster) => scopes?,
@@ -124,6 +150,7 @@ pub async fn run(
         stop: stop.clone(),
         permits: Arc::new(Semaphore::new(INJECTIONS)),
         targets: HashMap::new(),
+        nodes: HashMap::new(),
         skipped: HashSet::new(),
         tasks: JoinSet::new(),
         taps: 0,
@@ -167,8 +194,10 @@ impl Session {
                 () = self.stop.wait() => return Ok(()),
                 () = self.events.closed() => return Ok(()),
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
-                    if let Some(target) = ended.ok().and_then(|uid| self.targets.get_mut(&uid)) {
-                        target.is_active = false;
+                    for uid in ended.unwrap_or_default() {
+                        if let Some(target) = self.targets.get_mut(&uid) {
+                            target.is_active = false;
+                        }
                     }
                     self.tell_if_waiting(unlisted).await;
                     continue;
@@ -184,9 +213,17 @@ impl Session {
                 Some(Change::There(pod)) => self.there(pod).await,
                 Some(Change::Gone { uid, deleted }) => {
                     self.skipped.remove(&uid);
-                    if let Some(target) = self.targets.remove(&uid) {
-                        target.reason.send_replace(if deleted { "deleted" } else { "no longer selected" });
-                        target.sight.send_replace(None);
+                    let why = if deleted { "deleted" } else { "no longer selected" };
+                    match self.targets.remove(&uid).map(|target| target.by) {
+                        Some(Agency::Pod { sight, reason }) => {
+                            reason.send_replace(why);
+                            sight.send_replace(None);
+                        }
+                        Some(Agency::Node(node)) => {
+                            self.leave(&node, &uid, why).await;
+                            self.tell_if_waiting(unlisted).await;
+                        }
+                        None => {}
                     }
                 }
                 Some(Change::Listed) => {
@@ -246,9 +283,17 @@ impl Session {
         let Some(uid) = pod.uid() else { return };
         // Who changed which field last is most of a pod's size.
         pod.metadata.managed_fields = None;
-        if let Some(target) = self.targets.get(&uid) {
-            target.sight.send_replace(Some(Arc::new(pod)));
-            return;
+        match self.targets.get(&uid).map(|target| &target.by) {
+            Some(Agency::Pod { sight, .. }) => {
+                sight.send_replace(Some(Arc::new(pod)));
+                return;
+            }
+            Some(Agency::Node(node)) => {
+                let node = node.clone();
+                self.changed(&node, &uid, &pod).await;
+                return;
+            }
+            None => {}
         }
         let name = format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
         match self.selection.judge(&pod) {
@@ -277,11 +322,15 @@ impl Session {
         self.taps += 1;
         self.is_waiting_told = false;
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
-        self.tell(Event::Appeared { tap: self.taps, pod: name.clone(), node }).await;
+        self.skipped.remove(&uid);
+        self.tell(Event::Appeared { tap: self.taps, pod: name.clone(), node: node.clone() }).await;
+        if self.injector.options.via == Via::Node {
+            self.join(node, uid, name, &pod).await;
+            return;
+        }
         let (sight, seen) = watch::channel(Some(Arc::new(pod)));
         let (reason, why) = watch::channel("deleted");
-        self.skipped.remove(&uid);
-        self.targets.insert(uid.clone(), Target { sight, reason, is_active: true });
+        self.targets.insert(uid.clone(), Target { by: Agency::Pod { sight, reason }, is_active: true });
         let task = Task {
             injector: Arc::clone(&self.injector),
             permits: Arc::clone(&self.permits),
@@ -293,14 +342,76 @@ impl Session {
         };
         self.tasks.spawn(async move {
             task.sniff(seen).await;
-            uid
+            vec![uid]
         });
+    }
+
+    /// Has the node of a pod capture its packets.
+    async fn join(&mut self, node: String, uid: String, name: String, pod: &Pod) {
+        // With an address it was taken.
+        let Some(share) = Share::of(pod) else { return };
+        if let Some(note) = &share.note {
+            self.tell(Event::Note(format!("{name}: {note}"))).await;
+        }
+        let member = Member { tap: self.taps, pod: name, share };
+        self.targets.insert(uid.clone(), Target { by: Agency::Node(node.clone()), is_active: true });
+        if let Some(members) = self.nodes.get(&node).filter(|members| !members.is_closed()) {
+            members.send_modify(|members| drop(members.insert(uid, member)));
+            return;
+        }
+        self.taps += 1;
+        self.tell(Event::OnNode { tap: self.taps, node: node.clone() }).await;
+        let (sender, members) = watch::channel(Members::from([(uid, member)]));
+        self.nodes.insert(node.clone(), sender);
+        let node = Node {
+            injector: Arc::clone(&self.injector),
+            permits: Arc::clone(&self.permits),
+            events: self.events.clone(),
+            stop: self.stop.clone(),
+            tap: self.taps,
+            name: node,
+            members,
+            announced: HashSet::new(),
+        };
+        self.tasks.spawn(node.capture());
+    }
+
+    /// A pod that a node captures has changed.
+    async fn changed(&mut self, node: &str, uid: &str, pod: &Pod) {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+        if matches!(phase, "Succeeded" | "Failed") {
+            self.leave(node, uid, "finished").await;
+            if let Some(target) = self.targets.get_mut(uid) {
+                target.is_active = false;
+            }
+            self.tell_if_waiting(0).await;
+            return;
+        }
+        let (Some(share), Some(members)) = (Share::of(pod), self.nodes.get(node)) else { return };
+        members.send_if_modified(|members| {
+            members.get_mut(uid).is_some_and(|member| std::mem::replace(&mut member.share, share.clone()) != share)
+        });
+    }
+
+    /// A node's agent has one pod less to capture. It stays for those that may come.
+    async fn leave(&mut self, node: &str, uid: &str, reason: &str) {
+        let mut left = None;
+        if let Some(members) = self.nodes.get(node) {
+            members.send_if_modified(|members| {
+                left = members.remove(uid);
+                left.is_some()
+            });
+        }
+        if let Some(Member { tap, pod, .. }) = left {
+            self.tell(Event::Left { tap, pod, reason: reason.to_owned() }).await;
+        }
     }
 
     /// Waits until every task has said goodbye to its process.
     async fn end(mut self) {
+        let time = if self.nodes.is_empty() { FAREWELL } else { FAREWELL_OF_NODES };
         let all = async { while self.tasks.join_next().await.is_some() {} };
-        let _ = timeout(FAREWELL, all).await;
+        let _ = timeout(time, all).await;
     }
 }
 

@@ -6,6 +6,7 @@ use kube::api::{WatchEvent, WatchParams};
 use kube::{Api, ResourceExt};
 
 use super::client::Cluster;
+use super::container::is_capture_pod;
 use super::error::Error;
 
 /// Returns when the node says that the container will not start. Kubelets write this into the pod's status some ten
@@ -13,8 +14,8 @@ use super::error::Error;
 pub(super) async fn complaint(cluster: &Cluster, pod: &Pod, container: &str, image: &str) -> Error {
     let api: Api<Event> = Api::namespaced(cluster.client.clone(), &pod.namespace().unwrap_or_default());
     let uid = pod.uid().unwrap_or_default();
-    let of_container =
-        format!("involvedObject.uid={uid},involvedObject.fieldPath=spec.ephemeralContainers{{{container}}}");
+    let kind = if is_capture_pod(pod) { "containers" } else { "ephemeralContainers" };
+    let of_container = format!("involvedObject.uid={uid},involvedObject.fieldPath=spec.{kind}{{{container}}}");
     let parameters = WatchParams::default().fields(&of_container);
     if let Ok(events) = api.watch(&parameters, "0").await {
         let mut events = Box::pin(events);

@@ -65,6 +65,9 @@ const QUIET: Duration = Duration::from_secs(2);
 /// How long an agent must have streamed for its end not to count as a failed start.
 pub(super) const SETTLED: Duration = Duration::from_secs(30);
 
+/// Why an agent ends that somebody has ended.
+pub(super) const ASKED_TO_STOP: &str = "its agent was asked to stop";
+
 /// One pod's stream.
 pub(super) struct Stream<'a> {
     pub(super) injector: &'a Injector,
@@ -122,7 +125,7 @@ impl Stream<'_> {
                 Cut::Complete => return Over::Read,
                 Cut::Denied(error) => return Over::Denied(error),
                 Cut::Ended(why) if why == "asked to stop" => {
-                    return Over::Left("its agent was asked to stop".to_owned());
+                    return Over::Left(ASKED_TO_STOP.to_owned());
                 }
                 Cut::Ended(why) => format!("the agent ended: {why}"),
                 Cut::Broken(reason) => reason,
@@ -158,6 +161,12 @@ impl Stream<'_> {
     /// What the watch says about the end of a connection; none if it is to be tried again.
     fn over(&self, container: &str) -> Option<Over> {
         let Some(pod) = self.sight.borrow().clone() else { return Some(Over::Left(String::new())) };
+        let terminated = || container::state(&pod, container)?.terminated.as_ref();
+        if container::is_capture_pod(&pod)
+            && let Some(terminated) = terminated()
+        {
+            return Some(Over::Died(ended(terminated)));
+        }
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
         if matches!(phase, "Succeeded" | "Failed") {
             return Some(Over::Left("finished".to_owned()));
@@ -165,8 +174,7 @@ impl Stream<'_> {
         if pod.metadata.deletion_timestamp.is_some() {
             return Some(Over::Left("deleted".to_owned()));
         }
-        let terminated = container::state(&pod, container)?.terminated.as_ref()?;
-        Some(Over::Died(ended(terminated)))
+        terminated().map(|terminated| Over::Died(ended(terminated)))
     }
 
     async fn connect(&mut self, pod: &Arc<Pod>, link: &mut Link<'_>) -> Cut {

@@ -259,6 +259,8 @@ struct Pod {
     name: String,
     node: String,
     is_attached: bool,
+    /// It is a node, from which packets of pods come.
+    is_node: bool,
 }
 
 /// Takes what the session tells.
@@ -339,7 +341,12 @@ impl Watcher<'_> {
             Event::Appeared { tap, pod, node } => {
                 self.status.clear();
                 self.status.starting(&format!("starting an agent in {pod}"));
-                self.pods.insert(tap, Pod { name: pod, node, is_attached: false });
+                self.pods.insert(tap, Pod { name: pod, node, is_attached: false, is_node: false });
+            }
+            Event::OnNode { tap, node } => {
+                self.status.clear();
+                self.status.starting(&format!("starting an agent on {node}"));
+                self.pods.insert(tap, Pod { name: node, node: String::new(), is_attached: false, is_node: true });
             }
             Event::Attached { tap, reused, .. } => self.attached(tap, reused),
             Event::Disconnected { tap, reason } => {
@@ -394,7 +401,7 @@ impl Watcher<'_> {
 
     fn attached(&mut self, tap: u32, reused: bool) {
         self.status.clear();
-        let Some(pod) = self.pods.get_mut(&tap) else { return };
+        let Some(pod) = self.pods.get_mut(&tap).filter(|pod| !pod.is_node) else { return };
         if !std::mem::replace(&mut pod.is_attached, true) {
             self.sniffed += 1;
         }

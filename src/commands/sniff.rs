@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::dissection::{Dissection, now, stdout};
 use super::live::{self, Saving};
 use super::{Failure, read};
-use crate::cluster::flags::{Capture, Connection, Mode, Options, Reading, Select, duration};
+use crate::cluster::flags::{Capture, Connection, Mode, Options, Place, Reading, Select, Via, duration};
 use crate::cluster::{Cluster, Selection};
 use crate::output::Format;
 use crate::output::kept::Kept;
@@ -21,6 +21,9 @@ pub struct Args {
 
     #[command(flatten)]
     capture: Capture,
+
+    #[command(flatten)]
+    place: Place,
 
     #[command(flatten)]
     reading: Reading,
@@ -78,10 +81,23 @@ async fn sniff(args: &Args, status: &mut Status) -> Result<(), Failure> {
         return Err(Failure::usage("--since is no longer ago than --until").hint("--since 10m --until 5m"));
     }
     let mode = until.map_or(Mode::Follow, Mode::LookBack);
-    let options = Options { since, compress, mode, ..compiled(&args.capture)? };
+    let Place { via, via_namespace } = args.place.clone();
+    match via {
+        Via::Node if since.is_some() || until.is_some() => {
+            return Err(Failure::usage("--via node sees what passes from now on: no agent has recorded on nodes")
+                .hint("--since and --until read what agents in pods have recorded"));
+        }
+        Via::Pod if via_namespace.is_some() => {
+            return Err(Failure::usage("--via-namespace is where --via node puts its capture pods"));
+        }
+        _ => {}
+    }
+    let options = Options { since, compress, mode, via, ..compiled(&args.capture)? };
     let saving = saving(args)?;
     let cluster = Cluster::connect(&args.connection).await?;
-    let selection = Selection::new(&args.select, cluster.namespace())?;
+    let via_namespace = via_namespace.unwrap_or_else(|| cluster.namespace().to_owned());
+    let options = Options { via_namespace, ..options };
+    let selection = Selection::new(&args.select, cluster.namespace())?.via(via);
     if args.dissection.output == Format::Name {
         let mut out = stdout();
         for (_, pod) in selection.list(&cluster).await? {

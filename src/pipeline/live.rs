@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::engine::{Engine, Shard};
-use super::merge::Merge;
+use super::merge::{Merge, Views};
 use super::{Counts, Resolve, Sink};
 use crate::capture::{Batch, Frame, Note};
 use crate::dissect::{Keys, Options};
@@ -29,7 +29,7 @@ pub struct Live<'a> {
 /// One pod's stream.
 #[derive(Default)]
 struct Tap {
-    /// Whose loopback addresses it sees.
+    /// Whose loopback addresses it sees: the pod, or the node.
     pod: Option<Arc<Name>>,
     /// Link types of its interfaces.
     links: Vec<u32>,
@@ -64,7 +64,7 @@ impl<'a> Live<'a> {
         state.links.extend(batch.interfaces.iter().map(|interface| interface.link));
         if state.pod.is_none() {
             state.pod =
-                batch.interfaces.iter().find_map(|interface| Name::pod(interface.pod.as_deref()?)).map(Arc::new);
+                batch.interfaces.iter().find_map(|interface| Name::of_agent(interface.pod.as_deref()?)).map(Arc::new);
         }
         for note in &batch.notes {
             match note {
@@ -155,6 +155,7 @@ impl<'a> Live<'a> {
 
     fn rows(&mut self, now: Timestamp) -> io::Result<()> {
         let several = self.taps.len() > 1;
+        let any_node = self.taps.values().any(|tap| tap.pod.as_ref().is_some_and(|of| of.kind == "node"));
         let mut ready = Vec::new();
         for produced in self.engine.take() {
             let mut entry = produced.entry;
@@ -166,9 +167,14 @@ impl<'a> Live<'a> {
                 };
             }
             // Its other end may be a sniffed pod too, or a service in front of one.
-            let expected =
-                several && entry.src.name != entry.dst.name && entry.src.name.is_some() && entry.dst.name.is_some();
-            self.merge.offer(entry, now, expected, &mut |entry| ready.push(entry));
+            let is_between = entry.src.name != entry.dst.name && entry.src.name.is_some() && entry.dst.name.is_some();
+            let views = match (any_node, is_between && several) {
+                // The sender's address may be translated too.
+                (true, _) if entry.dst.name.is_some() => Views::Many,
+                (_, true) => Views::Two,
+                _ => Views::One,
+            };
+            self.merge.offer(entry, now, views, &mut |entry| ready.push(entry));
         }
         self.merge.tick(now, &mut |entry| ready.push(entry));
         self.put(ready)

@@ -1,8 +1,12 @@
-//! Requests that two sniffed pods both see → one row.
+//! Requests that are seen twice → one row.
 //!
 //! A connection between two sniffed pods is captured twice, often under two addresses: the caller sees a service's, the
 //! callee its own. TCP sequence numbers pass a NAT unchanged, so the sequence number of the request's first byte, with what
 //! was asked, tells twins. Datagrams have their sender and question.
+//!
+//! A node sees such a connection under both addresses at one place, and the callee's node once more: up to three views. One
+//! place sees a datagram twice only if one view is of a service and the other of a pod; a question that goes to two
+//! servers stays two.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -44,11 +48,45 @@ impl Key {
     }
 }
 
+type Ends = [(IpAddr, u16); 2];
+
+fn ends(entry: &Entry) -> Ends {
+    [(entry.src.ip, entry.src.port), (entry.dst.ip, entry.dst.port)]
+}
+
+fn is_to_service(entry: &Entry) -> bool {
+    entry.dst.name.as_ref().is_some_and(|name| name.kind == "service")
+}
+
 /// An entry that was seen at a tap; `held` until it is handed on.
 struct Seen {
     tap: u32,
+    /// Both ends, by address and port.
+    ends: Ends,
+    /// True if it was sent to a service.
+    to_service: bool,
     at: Timestamp,
     held: Option<Entry>,
+}
+
+impl Seen {
+    /// True if the entry, of the same key, is another view of this one.
+    fn is_twin(&self, entry: &Entry, key: &Key) -> bool {
+        let is_translated = self.ends != ends(entry)
+            && (key.sender.is_none() || (self.to_service != is_to_service(entry) && entry.dst.name.is_some()));
+        self.tap != entry.tap || is_translated
+    }
+}
+
+/// How often an entry may be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Views {
+    /// Once, as far as is known.
+    One,
+    /// Its other end is a sniffed pod too, or may be.
+    Two,
+    /// A node saw it, which sees it before and after addresses are translated.
+    Many,
 }
 
 /// Finds twins among entries of different taps.
@@ -68,18 +106,24 @@ impl Merge {
         self.merged
     }
 
-    /// Takes an entry at time `now`; hands on what is ready. `expected` if its other end is a sniffed pod too, or may be.
-    pub fn offer(&mut self, entry: Entry, now: Timestamp, expected: bool, out: &mut impl FnMut(Entry)) {
+    /// Takes an entry at time `now`, of which so many views are expected; hands on what is ready.
+    pub fn offer(&mut self, entry: Entry, now: Timestamp, views: Views, out: &mut impl FnMut(Entry)) {
         if entry.tap == 0 {
             out(entry);
             return;
         }
         let key = Key::of(&entry);
         match self.seen.get_mut(&key) {
-            Some(first) if first.tap != entry.tap => {
+            Some(first) if first.is_twin(&entry, &key) => {
                 self.merged += 1;
                 if let Some(held) = first.held.take() {
-                    out(join(held, entry));
+                    let joined = join(held, entry);
+                    if views == Views::Many && joined.backend.is_none() {
+                        // The view of the service may be still to come.
+                        first.held = Some(joined);
+                    } else {
+                        out(joined);
+                    }
                 }
             }
             // The same question again at the same place is another one.
@@ -89,15 +133,21 @@ impl Merge {
                 }
                 first.at = now;
                 first.held = None;
-                out(entry);
+                if views == Views::Many {
+                    first.held = Some(entry);
+                    self.held.push_back((now, key));
+                } else {
+                    out(entry);
+                }
             }
             None => {
-                let (tap, held) = (entry.tap, if expected { Some(entry) } else { (out(entry), None).1 });
+                let (tap, ends, to_service) = (entry.tap, ends(&entry), is_to_service(&entry));
+                let held = if views == Views::One { (out(entry), None).1 } else { Some(entry) };
                 if held.is_some() {
                     self.held.push_back((now, key.clone()));
                 }
                 self.order.push_back((now, key.clone()));
-                self.seen.insert(key, Seen { tap, at: now, held });
+                self.seen.insert(key, Seen { tap, ends, to_service, at: now, held });
             }
         }
         self.tick(now, out);
@@ -146,7 +196,9 @@ fn join(first: Entry, second: Entry) -> Entry {
 #[allow(clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::entry::{Endpoint, Half};
+    use std::sync::Arc;
+
+    use crate::entry::{Endpoint, Half, Name};
 
     fn entry(tap: u32, dst: u8, position: u32, latency: i64) -> Entry {
         Entry {
@@ -174,7 +226,9 @@ mod tests {
         let mut merge = Merge::default();
         let mut rows = Vec::new();
         for (tap, dst, position, latency, now) in entries {
-            merge.offer(entry(*tap, *dst, *position, *latency), Timestamp(*now), true, &mut |entry| rows.push(entry));
+            merge.offer(entry(*tap, *dst, *position, *latency), Timestamp(*now), Views::Two, &mut |entry| {
+                rows.push(entry);
+            });
         }
         merge.finish(&mut |entry| rows.push(entry));
         rows
@@ -187,6 +241,44 @@ mod tests {
         assert_eq!(rows[0].dst.ip, IpAddr::from([10, 0, 0, 5]));
         assert_eq!(rows[0].latency, Some(150));
         assert_eq!(rows[0].backend.as_ref().map(|end| end.ip), Some(IpAddr::from([10, 0, 0, 9])));
+    }
+
+    /// Offers views of node 1 or 2, as (tap, entry), all at once.
+    fn views(entries: Vec<(u32, Entry)>) -> (Vec<Entry>, u64) {
+        let mut merge = Merge::default();
+        let mut rows = Vec::new();
+        for (tap, entry) in entries {
+            merge.offer(Entry { tap, ..entry }, Timestamp(0), Views::Many, &mut |entry| rows.push(entry));
+        }
+        merge.finish(&mut |entry| rows.push(entry));
+        (rows, merge.merged())
+    }
+
+    #[test]
+    fn a_nodes_views_before_and_after_translation_are_one_row() {
+        let (service, pod) = (entry(1, 5, 77, 150), entry(1, 9, 77, 140));
+        for order in
+            [[(1, pod.clone()), (1, service.clone()), (2, pod.clone())], [(2, pod.clone()), (1, pod), (1, service)]]
+        {
+            let (rows, merged) = views(order.to_vec());
+            assert_eq!((rows.len(), merged), (1, 2));
+            assert_eq!(rows[0].dst.ip, IpAddr::from([10, 0, 0, 5]));
+            assert_eq!(rows[0].backend.as_ref().map(|end| end.ip), Some(IpAddr::from([10, 0, 0, 9])));
+        }
+    }
+
+    #[test]
+    fn a_datagram_to_two_servers_is_two_rows_and_one_to_a_service_is_not() {
+        let named = |dst, kind| {
+            let mut entry = entry(1, dst, 0, 100);
+            let name =
+                Name { kind, namespace: "shop".into(), name: format!("{kind}{dst}"), workload: None, node: None };
+            entry.dst.name = Some(Arc::new(name));
+            entry
+        };
+        assert_eq!(views(vec![(1, named(5, "pod")), (1, named(9, "pod"))]).0.len(), 2);
+        assert_eq!(views(vec![(1, named(5, "service")), (1, named(9, "service"))]).0.len(), 2);
+        assert_eq!(views(vec![(1, named(9, "pod")), (1, named(5, "service"))]).0.len(), 1);
     }
 
     #[test]

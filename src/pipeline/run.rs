@@ -9,7 +9,7 @@ use std::thread;
 use hashbrown::HashMap;
 
 use super::engine::{Engine, Produced, Shard};
-use super::merge::Merge;
+use super::merge::{Merge, Views};
 use super::{Counts, Sink};
 use crate::capture::{Batch, Error, Interface, Note, Source};
 use crate::dissect::Options;
@@ -62,7 +62,7 @@ impl Rows<'_> {
     /// Takes the names that a batch holds: those of objects in a cluster, as captures of ours have them.
     fn learn(&mut self, job: &Job) {
         for path in job.pods.iter().skip(self.pods.len()) {
-            self.pods.push(Name::pod(path).map(Arc::new));
+            self.pods.push(Name::of_agent(path).map(Arc::new));
         }
         let batch = &job.batch;
         for note in &batch.notes {
@@ -79,9 +79,12 @@ impl Rows<'_> {
         // Each engine's are in order already; a stable sort merges them.
         produced.sort_by_key(|produced| produced.order);
         let mut ready = Vec::new();
-        for Produced { entry, .. } in produced {
+        let any_node = self.pods.iter().flatten().any(|of| of.kind == "node");
+        let views = if any_node { Views::Many } else { Views::Two };
+        for Produced { mut entry, .. } in produced {
             let now = entry.time;
-            self.merge.offer(entry, now, true, &mut |entry| ready.push(entry));
+            entry.dst.name = self.names.get(&entry.dst.ip).cloned();
+            self.merge.offer(entry, now, views, &mut |entry| ready.push(entry));
         }
         self.write(ready)
     }

@@ -34,6 +34,9 @@ impl Done {
 pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-sniff"));
     command.env_remove("SNIFF_IMAGE").env_remove("NO_COLOR");
+    if let Some(image) = std::env::var_os("SNIFF_TEST_AGENT_IMAGE") {
+        command.env("SNIFF_IMAGE", image);
+    }
     command
 }
 
@@ -97,6 +100,12 @@ impl Sniff {
     /// Its process.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// An end without a word.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Ctrl-C.
