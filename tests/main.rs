@@ -14,6 +14,7 @@ mod agent;
 mod cli;
 #[cfg(feature = "cli")]
 mod faults;
+mod flows;
 mod golden;
 #[cfg(feature = "cli")]
 mod krew;
