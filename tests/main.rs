@@ -17,6 +17,8 @@ mod faults;
 mod flows;
 mod golden;
 #[cfg(feature = "cli")]
+mod hostile;
+#[cfg(feature = "cli")]
 mod krew;
 #[cfg(feature = "cli")]
 mod kubernetes;

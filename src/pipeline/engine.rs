@@ -15,10 +15,8 @@ use crate::flow::reassembly::{Piece, Reassembly, Stamp};
 use crate::flow::sctp::{self, Association};
 use crate::flow::{Packet, Payload, Segment};
 
-/// The most flows held for long; past it the quietest eighth is closed.
+/// The most flows held at once, by all engines of a capture together; past it the quietest eighth is closed.
 const MAX_FLOWS: usize = 100_000;
-/// The most flows held at once, for as long as none is looked for that is quiet.
-const MOST_FLOWS: usize = MAX_FLOWS + MAX_FLOWS / 8;
 /// How often, in nanoseconds of capture time, quiet flows are looked for.
 const SWEEP_EVERY: i64 = 5_000_000_000;
 /// A UDP or ICMP flow is over when nothing came for so long: its questions stand unanswered.
@@ -91,7 +89,9 @@ pub struct Engine {
     options: Options,
     shard: Shard,
     decoder: Decoder,
-    flows: HashMap<Key, Flow>,
+    /// Boxed, so that the table is small enough to grow and to be swept.
+    flows: HashMap<Key, Box<Flow>>,
+    max_flows: usize,
     next_sweep: Timestamp,
     now: Timestamp,
     counts: Counts,
@@ -108,6 +108,7 @@ impl Engine {
             shard,
             decoder: Decoder::default(),
             flows: HashMap::new(),
+            max_flows: MAX_FLOWS / shard.count.max(1) as usize,
             next_sweep: Timestamp(i64::MIN),
             now: Timestamp::default(),
             counts: Counts::default(),
@@ -133,7 +134,7 @@ impl Engine {
         self.counts.bytes += frame.data.len() as u64;
         self.counts.cut += u64::from((frame.data.len() as u64) < u64::from(frame.len));
         self.now = frame.time;
-        if frame.time >= self.next_sweep || self.flows.len() >= MOST_FLOWS {
+        if frame.time >= self.next_sweep || self.flows.len() >= self.max_flows {
             self.sweep(frame);
         }
         let stamp = Stamp { time: frame.time, packet: frame.number, position: 0 };
@@ -237,9 +238,9 @@ impl Engine {
             },
             frame.number,
         );
-        if self.flows.len() > MAX_FLOWS {
+        if self.flows.len() >= self.max_flows {
             let mut seen: Vec<_> = self.flows.values().map(|flow| (flow.last_seen, flow.first_frame)).collect();
-            let (_, limit, _) = seen.select_nth_unstable(MAX_FLOWS / 8);
+            let (_, limit, _) = seen.select_nth_unstable(self.max_flows / 8);
             let limit = *limit;
             let before = self.flows.len();
             self.close(|flow| (flow.last_seen, flow.first_frame) < limit, frame.number);
@@ -266,7 +267,7 @@ impl Engine {
 
     /// Finishes and forgets the flows that `over` picks, oldest first.
     fn close(&mut self, over: impl Fn(&Flow) -> bool, frame: u64) {
-        let mut closed: Vec<Flow> = self.flows.extract_if(|_, flow| over(flow)).map(|(_, flow)| flow).collect();
+        let mut closed: Vec<_> = self.flows.extract_if(|_, flow| over(flow)).map(|(_, flow)| flow).collect();
         closed.sort_unstable_by_key(|flow| flow.first_frame);
         let mut context = Context {
             options: &self.options,
@@ -294,7 +295,7 @@ struct Context<'a> {
 }
 
 fn tcp(
-    flows: &mut HashMap<Key, Flow>,
+    flows: &mut HashMap<Key, Box<Flow>>,
     key: Key,
     side: usize,
     segment: &Segment<'_>,
@@ -331,7 +332,7 @@ fn tcp(
 }
 
 fn datagram(
-    flows: &mut HashMap<Key, Flow>,
+    flows: &mut HashMap<Key, Box<Flow>>,
     key: Key,
     side: usize,
     transport: Transport,
@@ -351,7 +352,7 @@ fn datagram(
 }
 
 /// The chunks of an SCTP packet.
-fn sctp(flows: &mut HashMap<Key, Flow>, key: Key, side: usize, chunks: &[u8], stamp: Stamp, cx: &mut Context<'_>) {
+fn sctp(flows: &mut HashMap<Key, Box<Flow>>, key: Key, side: usize, chunks: &[u8], stamp: Stamp, cx: &mut Context<'_>) {
     let effect = sctp::effect(chunks);
     if effect.opens
         && let Some(mut flow) = flows.remove(&key)
@@ -393,9 +394,9 @@ fn guess_client(key: &Key, sender: usize, options: &Options) -> usize {
 }
 
 impl Flow {
-    fn new(key: Key, client_side: usize, certain: bool, stamp: Stamp, options: &Options) -> Self {
+    fn new(key: Key, client_side: usize, certain: bool, stamp: Stamp, options: &Options) -> Box<Self> {
         let row = options.flows && matches!(key.transport, TCP | UDP);
-        Self {
+        Box::new(Self {
             key,
             client_side,
             syn: None,
@@ -406,7 +407,7 @@ impl Flow {
             association: None,
             dissection: None,
             tally: row.then(Box::default),
-        }
+        })
     }
 
     /// Reassembles with one more segment, or to the end without, and dissects what comes out.
