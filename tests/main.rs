@@ -12,6 +12,8 @@
 mod agent;
 #[cfg(feature = "cli")]
 mod cli;
+#[path = "fuzz/conversation.rs"]
+mod conversation;
 #[cfg(feature = "cli")]
 mod faults;
 mod flows;
@@ -27,6 +29,7 @@ mod late_keys;
 mod live;
 #[cfg(feature = "cli")]
 mod recorder;
+mod seeds;
 #[cfg(feature = "cli")]
 mod servers;
 mod support;
