@@ -3,7 +3,7 @@
 
 CLUSTER := tests/cluster/cluster
 
-.PHONY: all demo test check image dist bench soak clean-cluster setup help
+.PHONY: all demo test check fuzz image dist bench soak clean-cluster setup help
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -32,6 +32,9 @@ check: ## Format and lint
 	cargo clippy --no-default-features --features engine --lib -- -D warnings
 	cargo clippy --no-default-features --features agent --bin sniff-agent -- -D warnings
 	cargo clippy --no-default-features --features libpcap --lib --tests -- -D warnings
+
+fuzz: ## Fuzz all dissectors, link layers and file formats, each for SECONDS (default 60; needs nightly Rust)
+	tests/fuzz/run $(SECONDS)
 
 bench: setup image ## Print speed and memory beside tshark, tcpdump, dumpcap and kubectl debug (SIZE=20 for a short run)
 	cargo build --release

@@ -12,9 +12,14 @@
 mod agent;
 #[cfg(feature = "cli")]
 mod cli;
+#[path = "fuzz/conversation.rs"]
+mod conversation;
 #[cfg(feature = "cli")]
 mod faults;
+mod flows;
 mod golden;
+#[cfg(feature = "cli")]
+mod hostile;
 #[cfg(feature = "cli")]
 mod krew;
 #[cfg(feature = "cli")]
@@ -26,6 +31,7 @@ mod live;
 mod node;
 #[cfg(feature = "cli")]
 mod recorder;
+mod seeds;
 #[cfg(feature = "cli")]
 mod servers;
 mod support;

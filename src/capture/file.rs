@@ -45,7 +45,7 @@ impl File {
     /// [`Error::Io`] if it cannot be opened, or is a directory. Whether it is a capture shows when the first batch is read.
     pub fn open(path: &Path) -> Result<Self, Error> {
         if path.as_os_str() == "-" {
-            return Self::new("standard input".to_owned(), io::stdin(), None);
+            return Self::from_reader("standard input".to_owned(), io::stdin(), None);
         }
         let name = path.display().to_string();
         let opened = std::fs::File::open(path).and_then(|file| Ok((file.metadata()?, file)));
@@ -54,12 +54,15 @@ impl File {
             return Err(Error::Io { name, cause: io::ErrorKind::IsADirectory.into() });
         }
         let regular = metadata.is_file();
-        let this = Self::new(name, file, regular.then_some(metadata.len()))?;
+        let this = Self::from_reader(name, file, regular.then_some(metadata.len()))?;
         Ok(Self { path: regular.then(|| path.to_owned()), ..this })
     }
 
-    /// Reads a capture from `input`, which is `total` bytes long if that is known.
-    fn new(name: String, input: impl Read + Send + 'static, total: Option<u64>) -> Result<Self, Error> {
+    /// Reads a capture that errors shall call `name` from `input`, which is `total` bytes long if that is known.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if its first bytes cannot be read.
+    pub fn from_reader(name: String, input: impl Read + Send + 'static, total: Option<u64>) -> Result<Self, Error> {
         let read = Arc::new(AtomicU64::new(0));
         let mut input = Counted { input, read: Arc::clone(&read) };
         let mut head = Vec::with_capacity(HEAD);
@@ -318,7 +321,7 @@ mod tests {
     }
 
     fn open(bytes: Vec<u8>) -> File {
-        File::new("x.pcap".to_owned(), Cursor::new(bytes), None).unwrap()
+        File::from_reader("x.pcap".to_owned(), Cursor::new(bytes), None).unwrap()
     }
 
     /// The frames' first bytes (none for an empty frame), and how it ended.
@@ -369,7 +372,7 @@ mod tests {
             ("lz4, frames", [lz4(first), lz4(second)].concat()),
         ] {
             assert_eq!(read(open(bytes.clone())), (expected.clone(), Ok(None)), "{name}");
-            let trickle = File::new("x.pcap".to_owned(), Trickle(Cursor::new(bytes), 0), None).unwrap();
+            let trickle = File::from_reader("x.pcap".to_owned(), Trickle(Cursor::new(bytes), 0), None).unwrap();
             assert_eq!(read(trickle), (expected.clone(), Ok(None)), "{name}, trickling");
         }
     }

@@ -48,6 +48,10 @@ pub struct Dissection {
     #[arg(long)]
     pub summary: bool,
 
+    /// Show connections of no known protocol too, those that were refused or never answered among them, when they end
+    #[arg(long)]
+    pub flows: bool,
+
     /// End after so many entries
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
@@ -82,6 +86,7 @@ impl Dissection {
             secrets: self.show_secrets,
             decode_as: self.decode_as.clone(),
             keys: Arc::clone(keys),
+            flows: self.flows,
         }
     }
 

@@ -13,6 +13,8 @@ use crate::flow::reassembly::Stamp;
 
 /// The most bytes of one direction that wait for a dissector to have enough of them.
 const MAX_BUFFER: usize = 16 << 20;
+/// The largest buffer that is kept for the next message once it is empty.
+const MAX_SPARE: usize = 64 << 10;
 /// The most bytes of one direction that detection looks at before it gives up.
 const MAX_PROBE: usize = 4096;
 /// How many chunks of each direction may start with bytes of no protocol before the flow is left alone: one that was joined
@@ -93,7 +95,9 @@ enum State {
 #[derive(Default)]
 struct Stream {
     buffer: Vec<u8>,
-    /// Where in the buffer each chunk ends, and when it was captured.
+    /// Where in the stream the buffer starts, from any origin.
+    start: usize,
+    /// Where in the stream each chunk of the buffer ends, and when it was captured.
     marks: VecDeque<(usize, Stamp)>,
     /// The buffer has to be this long before the dissector is called again.
     enough: usize,
@@ -109,42 +113,51 @@ struct Stream {
 impl Stream {
     fn push(&mut self, bytes: &[u8], stamp: Stamp) {
         self.buffer.extend_from_slice(bytes);
-        self.marks.push_back((self.buffer.len(), stamp));
+        self.marks.push_back((self.start + self.buffer.len(), stamp));
     }
 
     fn clear(&mut self) {
         self.buffer.clear();
         self.marks.clear();
+        self.start = 0;
         self.enough = 0;
     }
 
     /// When the byte at `offset` was captured.
     fn stamp(&self, offset: usize) -> Stamp {
-        let at = self.marks.iter().position(|(end, _)| *end > offset);
-        let Some((_, stamp)) = at.and_then(|at| self.marks.get(at)) else { return self.newest() };
-        let start =
-            at.and_then(|at| at.checked_sub(1)).and_then(|before| self.marks.get(before)).map_or(0, |(end, _)| *end);
-        later(*stamp, offset - start)
+        let position = self.start + offset;
+        let at = self.marks.partition_point(|(end, _)| *end <= position);
+        let Some((_, stamp)) = self.marks.get(at) else { return self.newest() };
+        let before = at.checked_sub(1).and_then(|before| self.marks.get(before));
+        later(*stamp, position - before.map_or(self.start, |(end, _)| *end))
     }
 
     fn newest(&self) -> Stamp {
         self.marks.back().map_or_else(Stamp::default, |(_, stamp)| *stamp)
     }
 
-    /// Forgets the first `n` bytes.
+    /// Forgets the first `n` bytes. What waits byte by byte has as many marks: only those that are done with are touched.
     fn consume(&mut self, n: usize) {
-        self.buffer.drain(..n.min(self.buffer.len()));
-        let mut start = 0;
-        while let Some((end, _)) = self.marks.front().filter(|(end, _)| *end <= n) {
+        let n = n.min(self.buffer.len());
+        if n == self.buffer.len() {
+            if n > MAX_SPARE {
+                self.buffer = Vec::new();
+                self.marks = VecDeque::new();
+            }
+            self.clear();
+            return;
+        }
+        self.buffer.drain(..n);
+        let position = self.start + n;
+        let mut start = self.start;
+        while let Some((end, _)) = self.marks.front().filter(|(end, _)| *end <= position) {
             start = *end;
             self.marks.pop_front();
         }
         if let Some((_, stamp)) = self.marks.front_mut() {
-            *stamp = later(*stamp, n - start);
+            *stamp = later(*stamp, position - start);
         }
-        for (end, _) in &mut self.marks {
-            *end -= n;
-        }
+        self.start = position;
     }
 }
 

@@ -110,11 +110,20 @@ pub struct Options {
     pub decode_as: Vec<(u16, &'static Protocol)>,
     /// The secrets of encrypted connections, as far as they are known.
     pub keys: Arc<Keys>,
+    /// Make rows of TCP and UDP flows that no dissector knows.
+    pub flows: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { detail: false, body_limit: 64 * 1024, secrets: false, decode_as: Vec::new(), keys: Arc::default() }
+        Self {
+            detail: false,
+            body_limit: 64 * 1024,
+            secrets: false,
+            decode_as: Vec::new(),
+            keys: Arc::default(),
+            flows: false,
+        }
     }
 }
 

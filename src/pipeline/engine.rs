@@ -1,21 +1,21 @@
 //! The engine: one frame in, the entries that it completes out.
 
-use std::hash::{Hash, Hasher};
-use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use hashbrown::HashMap;
 
 use super::Counts;
+use super::key::Key;
+use super::tally::Tally;
 use crate::capture::Frame;
 use crate::dissect::{Delivery, Driver, Ends, Message, Options, Pairer, Role, Transport, is_server_port};
-use crate::entry::{Direction, Endpoint, Entry, Timestamp};
+use crate::entry::{Direction, Entry, JOINED, Text, Timestamp};
 use crate::flow::decode::{Decoder, Undecoded};
 use crate::flow::reassembly::{Piece, Reassembly, Stamp};
 use crate::flow::sctp::{self, Association};
 use crate::flow::{Packet, Payload, Segment};
 
-/// The most flows held at once; past it the quietest eighth is closed.
+/// The most flows held at once, by all engines of a capture together; past it the quietest eighth is closed.
 const MAX_FLOWS: usize = 100_000;
 /// How often, in nanoseconds of capture time, quiet flows are looked for.
 const SWEEP_EVERY: i64 = 5_000_000_000;
@@ -26,7 +26,12 @@ const TCP_IDLE: i64 = 3600 * 1_000_000_000;
 /// A closed TCP connection is remembered for so long, so that late repetitions start no new one.
 const TCP_LINGER: i64 = 60_000_000_000;
 
-/// The IP protocol number of SCTP.
+/// A SYN that nothing answered for so long is a row by itself, where rows of flows are wanted.
+const SYN_IDLE: i64 = 10_000_000_000;
+
+/// IP protocol numbers.
+const TCP: u8 = 6;
+const UDP: u8 = 17;
 const SCTP: u8 = 132;
 
 /// Which flows an engine dissects, when several share a capture: each sees all frames.
@@ -52,59 +57,6 @@ pub struct Produced {
     pub entry: Entry,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Key {
-    tap: u32,
-    transport: u8,
-    low: (IpAddr, u16),
-    high: (IpAddr, u16),
-}
-
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.mixed());
-    }
-}
-
-impl Key {
-    /// The flow's key, and which side (0 = low, 1 = high) is `src`.
-    fn new(tap: u32, transport: u8, src: (IpAddr, u16), dst: (IpAddr, u16)) -> (Self, usize) {
-        if src <= dst {
-            (Self { tap, transport, low: src, high: dst }, 0)
-        } else {
-            (Self { tap, transport, low: dst, high: src }, 1)
-        }
-    }
-
-    /// A hash that is the same in every run, so that sharding is.
-    fn mixed(&self) -> u64 {
-        let mut hash = u64::from(self.tap) << 8 | u64::from(self.transport);
-        let mut mix = |word: u64| {
-            hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            hash ^= hash >> 29;
-        };
-        for (ip, port) in [&self.low, &self.high] {
-            match ip {
-                IpAddr::V4(ip) => mix(u64::from(ip.to_bits()) << 16 | u64::from(*port)),
-                IpAddr::V6(ip) => {
-                    let bits = ip.to_bits();
-                    mix((bits >> 64) as u64);
-                    mix(bits as u64);
-                    mix(u64::from(*port));
-                }
-            }
-        }
-        hash
-    }
-
-    fn ends(&self, client_side: usize) -> Ends {
-        let low = Endpoint::new(self.low.0, self.low.1);
-        let high = Endpoint::new(self.high.0, self.high.1);
-        let (client, server) = if client_side == 0 { (low, high) } else { (high, low) };
-        Ends { client, server, tap: self.tap }
-    }
-}
-
 /// One 5-tuple.
 struct Flow {
     key: Key,
@@ -119,6 +71,8 @@ struct Flow {
     association: Option<Box<Association>>,
     /// From the first payload on; gone when the flow is over.
     dissection: Option<Box<Dissection>>,
+    /// If it may become a row of its own; gone when it did.
+    tally: Option<Box<Tally>>,
 }
 
 struct Dissection {
@@ -126,6 +80,8 @@ struct Dissection {
     pairer: Pairer,
     /// Directions that lack bytes.
     broken: [bool; 2],
+    /// Entries that came of it.
+    rows: usize,
 }
 
 /// Turns frames into entries. Time comes from frames only: the same frames give the same entries.
@@ -133,8 +89,11 @@ pub struct Engine {
     options: Options,
     shard: Shard,
     decoder: Decoder,
-    flows: HashMap<Key, Flow>,
+    /// Boxed, so that the table is small enough to grow and to be swept.
+    flows: HashMap<Key, Box<Flow>>,
+    max_flows: usize,
     next_sweep: Timestamp,
+    now: Timestamp,
     counts: Counts,
     messages: Vec<Message>,
     out: Vec<Produced>,
@@ -149,7 +108,9 @@ impl Engine {
             shard,
             decoder: Decoder::default(),
             flows: HashMap::new(),
+            max_flows: MAX_FLOWS / shard.count.max(1) as usize,
             next_sweep: Timestamp(i64::MIN),
+            now: Timestamp::default(),
             counts: Counts::default(),
             messages: Vec::new(),
             out: Vec::new(),
@@ -172,7 +133,8 @@ impl Engine {
         self.counts.packets += 1;
         self.counts.bytes += frame.data.len() as u64;
         self.counts.cut += u64::from((frame.data.len() as u64) < u64::from(frame.len));
-        if frame.time >= self.next_sweep {
+        self.now = frame.time;
+        if frame.time >= self.next_sweep || self.flows.len() >= self.max_flows {
             self.sweep(frame);
         }
         let stamp = Stamp { time: frame.time, packet: frame.number, position: 0 };
@@ -190,8 +152,8 @@ impl Engine {
         };
         let Packet { addresses, payload } = packet;
         let (transport, src_port, dst_port) = match &payload {
-            Payload::Tcp(segment) => (6, segment.src_port, segment.dst_port),
-            Payload::Udp { src_port, dst_port, .. } => (17, *src_port, *dst_port),
+            Payload::Tcp(segment) => (TCP, segment.src_port, segment.dst_port),
+            Payload::Udp { src_port, dst_port, .. } => (UDP, *src_port, *dst_port),
             Payload::Sctp { src_port, dst_port, .. } => (SCTP, *src_port, *dst_port),
             Payload::Icmp { v6: false, .. } => (1, 0, 0),
             Payload::Icmp { v6: true, .. } => (58, 0, 0),
@@ -206,6 +168,7 @@ impl Engine {
             counts: &mut self.counts,
             messages: &mut self.messages,
             out: &mut self.out,
+            now: self.now,
             frame: frame.number,
         };
         let flows = &mut self.flows;
@@ -226,13 +189,14 @@ impl Engine {
 
     /// There are new keys: flows that waited for them go on.
     pub fn rekey(&mut self, last_frame: u64) {
-        let mut waiting: Vec<&mut Flow> = self.flows.values_mut().filter(|flow| flow.is_waiting()).collect();
+        let mut waiting: Vec<_> = self.flows.values_mut().filter(|flow| flow.is_waiting()).collect();
         waiting.sort_unstable_by_key(|flow| flow.first_frame);
         let mut context = Context {
             options: &self.options,
             counts: &mut self.counts,
             messages: &mut self.messages,
             out: &mut self.out,
+            now: self.now,
             frame: last_frame,
         };
         for flow in waiting {
@@ -260,20 +224,23 @@ impl Engine {
     fn sweep(&mut self, frame: &Frame<'_>) {
         let now = frame.time;
         self.next_sweep = Timestamp(now.0.saturating_add(SWEEP_EVERY));
+        if self.options.flows {
+            self.give_up(now, frame.number);
+        }
         self.close(
             |flow| {
                 let idle = now.since(flow.last_seen);
                 match flow.key.transport {
-                    6 if flow.reassembly.is_over() => idle > TCP_LINGER,
-                    6 | SCTP => idle > TCP_IDLE,
+                    TCP if flow.reassembly.is_over() => idle > TCP_LINGER,
+                    TCP | SCTP => idle > TCP_IDLE,
                     _ => idle > DATAGRAM_IDLE,
                 }
             },
             frame.number,
         );
-        if self.flows.len() > MAX_FLOWS {
+        if self.flows.len() >= self.max_flows {
             let mut seen: Vec<_> = self.flows.values().map(|flow| (flow.last_seen, flow.first_frame)).collect();
-            let (_, limit, _) = seen.select_nth_unstable(MAX_FLOWS / 8);
+            let (_, limit, _) = seen.select_nth_unstable(self.max_flows / 8);
             let limit = *limit;
             let before = self.flows.len();
             self.close(|flow| (flow.last_seen, flow.first_frame) < limit, frame.number);
@@ -281,15 +248,33 @@ impl Engine {
         }
     }
 
+    /// Makes rows of connections that were asked for in vain; they are remembered, as the SYN may come again.
+    fn give_up(&mut self, now: Timestamp, frame: u64) {
+        let in_vain = |flow: &Flow| {
+            let unanswered = flow.tally.as_ref().is_some_and(|tally| tally.is_unanswered(flow.client_side));
+            unanswered && now.since(flow.last_seen) > SYN_IDLE
+        };
+        let mut given_up: Vec<_> = self.flows.values_mut().filter(|flow| in_vain(flow)).collect();
+        given_up.sort_unstable_by_key(|flow| flow.first_frame);
+        for flow in given_up {
+            let (order, ends) = ((frame, flow.first_frame), flow.key.ends(flow.client_side));
+            if let Some(tally) = flow.tally.take() {
+                let entry = tally.entry(true, flow.client_side, ends, now, self.options.detail);
+                self.out.push(Produced { order, entry });
+            }
+        }
+    }
+
     /// Finishes and forgets the flows that `over` picks, oldest first.
     fn close(&mut self, over: impl Fn(&Flow) -> bool, frame: u64) {
-        let mut closed: Vec<Flow> = self.flows.extract_if(|_, flow| over(flow)).map(|(_, flow)| flow).collect();
+        let mut closed: Vec<_> = self.flows.extract_if(|_, flow| over(flow)).map(|(_, flow)| flow).collect();
         closed.sort_unstable_by_key(|flow| flow.first_frame);
         let mut context = Context {
             options: &self.options,
             counts: &mut self.counts,
             messages: &mut self.messages,
             out: &mut self.out,
+            now: self.now,
             frame,
         };
         for mut flow in closed {
@@ -304,11 +289,13 @@ struct Context<'a> {
     counts: &'a mut Counts,
     messages: &'a mut Vec<Message>,
     out: &'a mut Vec<Produced>,
+    /// The newest time of the capture.
+    now: Timestamp,
     frame: u64,
 }
 
 fn tcp(
-    flows: &mut HashMap<Key, Flow>,
+    flows: &mut HashMap<Key, Box<Flow>>,
     key: Key,
     side: usize,
     segment: &Segment<'_>,
@@ -331,18 +318,21 @@ fn tcp(
             (true, true) => (1 - side, true),
             _ => (guess_client(&key, side, cx.options), false),
         };
-        Flow::new(key, client_side, certain, stamp)
+        Flow::new(key, client_side, certain, stamp, cx.options)
     });
     if opens {
         flow.syn = Some(segment.seq);
     }
     flow.last_seen = stamp.time;
+    if let Some(tally) = &mut flow.tally {
+        tally.segment(side, segment, stamp);
+    }
     flow.reassemble(Some((side, segment, stamp)), cx);
     flow.finish_if_over(cx);
 }
 
 fn datagram(
-    flows: &mut HashMap<Key, Flow>,
+    flows: &mut HashMap<Key, Box<Flow>>,
     key: Key,
     side: usize,
     transport: Transport,
@@ -352,14 +342,17 @@ fn datagram(
 ) {
     let flow = flows.entry(key).or_insert_with(|| {
         cx.counts.flows += 1;
-        Flow::new(key, first_client(&key, side), false, stamp)
+        Flow::new(key, first_client(&key, side), false, stamp, cx.options)
     });
     flow.last_seen = stamp.time;
+    if let Some(tally) = &mut flow.tally {
+        tally.datagram(side, data, stamp);
+    }
     flow.datagram(side, transport, data, stamp, cx);
 }
 
 /// The chunks of an SCTP packet.
-fn sctp(flows: &mut HashMap<Key, Flow>, key: Key, side: usize, chunks: &[u8], stamp: Stamp, cx: &mut Context<'_>) {
+fn sctp(flows: &mut HashMap<Key, Box<Flow>>, key: Key, side: usize, chunks: &[u8], stamp: Stamp, cx: &mut Context<'_>) {
     let effect = sctp::effect(chunks);
     if effect.opens
         && let Some(mut flow) = flows.remove(&key)
@@ -369,7 +362,7 @@ fn sctp(flows: &mut HashMap<Key, Flow>, key: Key, side: usize, chunks: &[u8], st
     }
     let flow = flows.entry(key).or_insert_with(|| {
         cx.counts.flows += 1;
-        Flow::new(key, if effect.opens { side } else { first_client(&key, side) }, effect.opens, stamp)
+        Flow::new(key, if effect.opens { side } else { first_client(&key, side) }, effect.opens, stamp, cx.options)
     });
     flow.last_seen = stamp.time;
     let mut association = flow.association.take().unwrap_or_default();
@@ -401,8 +394,9 @@ fn guess_client(key: &Key, sender: usize, options: &Options) -> usize {
 }
 
 impl Flow {
-    fn new(key: Key, client_side: usize, certain: bool, stamp: Stamp) -> Self {
-        Self {
+    fn new(key: Key, client_side: usize, certain: bool, stamp: Stamp, options: &Options) -> Box<Self> {
+        let row = options.flows && matches!(key.transport, TCP | UDP);
+        Box::new(Self {
             key,
             client_side,
             syn: None,
@@ -412,7 +406,8 @@ impl Flow {
             reassembly: Reassembly::default(),
             association: None,
             dissection: None,
-        }
+            tally: row.then(Box::default),
+        })
     }
 
     /// Reassembles with one more segment, or to the end without, and dissects what comes out.
@@ -473,26 +468,57 @@ impl Flow {
     fn finish(&mut self, cx: &mut Context<'_>) {
         // What waited for bytes that never came may be all that the flow has.
         self.reassemble(None, cx);
-        let Some(mut dissection) = self.dissection.take() else { return };
-        let Self { key, client_side, first_frame, .. } = self;
-        for direction in [Direction::ToServer, Direction::ToClient] {
-            dissection.piece(key, *client_side, *first_frame, direction, Piece::Cut, cx);
-        }
+        let dissection = self.dissection.take();
+        let tally = self.tally.take();
+        let Self { key, client_side, first_frame, certain, .. } = self;
         let order = (cx.frame, *first_frame);
-        let ends = dissection.ends(key, *client_side);
-        let Dissection { driver, pairer, .. } = &mut *dissection;
-        pairer.finish(&ends, &mut |entry| produce(driver, order, entry, cx.out));
-        let outcome = driver.outcome();
-        cx.counts.unknown_flows += u64::from(outcome.unknown);
-        cx.counts.malformed_flows += u64::from(outcome.malformed > 0);
-        cx.counts.undecrypted += outcome.undecrypted;
-        cx.counts.remains += pairer.remains();
+        let mut ends = key.ends(*client_side);
+        let mut client_side = *client_side;
+        let mut warning = (key.transport == TCP && !*certain).then_some(Text::Borrowed(JOINED));
+        if let Some(mut dissection) = dissection {
+            let known = dissection.finish(key, client_side, *first_frame, cx);
+            if known {
+                return;
+            }
+            ends = dissection.ends(key, client_side);
+            client_side = if dissection.driver.reversed() { 1 - client_side } else { client_side };
+            warning = dissection.driver.take_warning();
+        }
+        if let Some(tally) = tally {
+            let mut entry = tally.entry(key.transport == TCP, client_side, ends, cx.now, cx.options.detail);
+            entry.warnings.extend(warning);
+            cx.out.push(Produced { order, entry });
+        }
     }
 }
 
 impl Dissection {
     fn new(delivery: Delivery, options: &Options) -> Box<Self> {
-        Box::new(Self { driver: Driver::new(delivery, options), pairer: Pairer::default(), broken: [false; 2] })
+        Box::new(Self {
+            driver: Driver::new(delivery, options),
+            pairer: Pairer::default(),
+            broken: [false; 2],
+            rows: 0,
+        })
+    }
+
+    /// Ends both directions. True if a protocol was found that the bytes did not contradict, or that made rows before.
+    fn finish(&mut self, key: &Key, client_side: usize, first_frame: u64, cx: &mut Context<'_>) -> bool {
+        for direction in [Direction::ToServer, Direction::ToClient] {
+            self.piece(key, client_side, first_frame, direction, Piece::Cut, cx);
+        }
+        let order = (cx.frame, first_frame);
+        let ends = self.ends(key, client_side);
+        let Self { driver, pairer, rows, .. } = self;
+        let before = cx.out.len();
+        pairer.finish(&ends, &mut |entry| produce(driver, order, entry, cx.out));
+        *rows += cx.out.len() - before;
+        let outcome = driver.outcome();
+        cx.counts.unknown_flows += u64::from(outcome.unknown);
+        cx.counts.malformed_flows += u64::from(outcome.malformed > 0);
+        cx.counts.undecrypted += outcome.undecrypted;
+        cx.counts.remains += pairer.remains();
+        *rows > 0 || driver.protocol().is_some() && outcome.malformed == 0
     }
 
     /// The flow's ends, now that the driver may know better who is the client.
@@ -541,7 +567,8 @@ impl Dissection {
         let ends = self.ends(key, client_side);
         let order = (cx.frame, first_frame);
         let repeats = self.driver.repeats();
-        let Self { driver, pairer, broken } = self;
+        let Self { driver, pairer, broken, rows } = self;
+        let before = cx.out.len();
         for message in cx.messages.drain(..) {
             let protocol = driver.row_protocol(&message);
             let sender = if driver.reversed() { message.direction.reverse() } else { message.direction };
@@ -557,6 +584,7 @@ impl Dissection {
         if let Some(direction) = lost {
             pairer.gap(direction, &ends, &mut |entry| produce(driver, order, entry, cx.out));
         }
+        *rows += cx.out.len() - before;
     }
 }
 

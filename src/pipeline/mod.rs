@@ -3,9 +3,11 @@
 //! Owns [`Engine`], the counters and the traits [`Sink`] and [`Resolve`]. Does no I/O, knows no clock and no Kubernetes.
 
 mod engine;
+mod key;
 mod live;
 mod merge;
 mod run;
+mod tally;
 
 pub use engine::{Engine, Produced, Shard};
 pub use live::Live;

@@ -15,6 +15,9 @@
 //! ! > 40               40 bytes of the client's that were sent but not captured
 //! fin                  both sides close
 //! keylog LABEL …       a line of a TLS key log
+//! syn                  the client asks for a connection, with `mid-stream` to see what becomes of it
+//! again                the last frame once more
+//! rst <                a side breaks off
 //! ```
 
 use std::net::Ipv4Addr;
@@ -34,6 +37,12 @@ pub enum Step {
     Connect(u16),
     /// Both sides close.
     Fin,
+    /// The client asks for a connection.
+    Syn,
+    /// The last frame once more.
+    Again,
+    /// The client (true) or the server breaks off.
+    Reset(bool),
 }
 
 /// A parsed flow script.
@@ -76,6 +85,9 @@ impl Script {
                 }
                 "fin" => script.steps.push(Step::Fin),
                 "keylog" => script.keys.extend([rest, "\n"]),
+                "syn" => script.steps.push(Step::Syn),
+                "again" => script.steps.push(Step::Again),
+                "rst" => script.steps.push(Step::Reset(rest == ">")),
                 _ if word.starts_with("@+") => script.steps.push(Step::Pause(pause(&word[2..]))),
                 _ => fault("no such step"),
             }
@@ -107,6 +119,17 @@ impl Script {
                 Step::Connect(port) if self.udp => wire.client_port = *port,
                 Step::Connect(port) => wire.connect(*port),
                 Step::Fin => wire.fin(),
+                Step::Syn => {
+                    wire.tcp(true, 0x02, &[]);
+                    wire.seq[0] = wire.seq[0].wrapping_add(1);
+                }
+                Step::Again => {
+                    if let Some((_, frame)) = wire.frames.last().cloned() {
+                        wire.time += 1_000_000;
+                        wire.frames.push((wire.time, frame));
+                    }
+                }
+                Step::Reset(client) => wire.tcp(*client, 0x14, &[]),
             }
         }
         wire.frames
