@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use kubectl_sniff::cluster::Event;
-use kubectl_sniff::cluster::flags::{Connection, Options, PullPolicy, Select};
+use kubectl_sniff::cluster::flags::{Backend, Connection, Options, PullPolicy, Select};
 use kubectl_sniff::pipeline::Resolve;
 use serde_json::{Value, json};
 
@@ -127,7 +127,9 @@ async fn the_ladder_ends_where_the_namespace_says() {
         )
         .await;
     let agents = place.agents("web").await;
-    let mut run = Run::start(&Connection::default(), &place.select("web"), Options { snaplen: 96, ..options() }).await;
+    let mut run =
+        Run::start(&Connection::default(), &place.select("web"), Options { backend: Backend::Libpcap, ..options() })
+            .await;
     let (message, hint) = run.failed().await;
     let beginning = format!("namespace {} enforces Pod Security \"restricted\"", place.namespace);
     assert!(message.starts_with(&beginning) && message.contains("violates PodSecurity"), "{message}");

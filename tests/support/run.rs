@@ -42,8 +42,8 @@ pub struct Run {
     pub ids: Vec<u64>,
     /// How often an agent said hello.
     pub connections: usize,
-    /// How many packets were told to have been flushed before they were read.
-    pub flushed: u64,
+    /// Packets that were told to have been flushed before they were read: number of the first, and how many.
+    pub flushed: Vec<(u64, u64)>,
     pub names: std::sync::Arc<Names>,
 }
 
@@ -60,7 +60,7 @@ impl Run {
         let names = Names::watch(&cluster, selection.namespaces(), &sender);
         let (stop, stopped) = Stop::new();
         let task = tokio::spawn(async move { cluster::run(&cluster, selection, options, sender, stopped).await });
-        Self { events, stop, task, told: Vec::new(), ids: Vec::new(), connections: 0, flushed: 0, names }
+        Self { events, stop, task, told: Vec::new(), ids: Vec::new(), connections: 0, flushed: Vec::new(), names }
     }
 
     /// Waits for an event, and returns what `wanted` makes of it.
@@ -74,8 +74,8 @@ impl Run {
                 Event::Batch { batch, .. } => {
                     self.ids.extend(batch.frames.iter().filter_map(|frame| frame.id));
                     for note in &batch.notes {
-                        if let Note::Flushed { count, .. } = note {
-                            self.flushed += count;
+                        if let Note::Flushed { from, count } = note {
+                            self.flushed.push((*from, *count));
                         }
                     }
                     self.connections += batch.notes.iter().filter(|note| matches!(note, Note::Hello(_))).count();
