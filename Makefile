@@ -31,6 +31,7 @@ check: ## Format and lint
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --no-default-features --features engine --lib -- -D warnings
 	cargo clippy --no-default-features --features agent --bin sniff-agent -- -D warnings
+	cargo clippy --no-default-features --features tls --bin sniff-agent -- -D warnings
 	cargo clippy --no-default-features --features libpcap --lib --tests -- -D warnings
 
 fuzz: ## Fuzz all dissectors, link layers and file formats, each for SECONDS (default 60; needs nightly Rust)

@@ -36,6 +36,8 @@ Options of run:
   --buffer-file FILE     the file on disk; it must not exist, and is gone with the agent (default /sniff-agent.buffer)
   --backend NAME         af_packet, libpcap, af_xdp, pf_ring or best (default af_packet)
   --ring SIZE            memory shared with the kernel (default 2Mi, at least 512Ki)
+  --tls                  read TLS keys of the target's processes by uprobes, and put them into the stream; needs SYS_ADMIN,
+                         SYS_PTRACE and the target's PID namespace
   --ttl SECONDS          leave after so long without a session (default 300)
   --armed-for SECONDS    but not sooner than this after the start (default 0)
 
@@ -132,6 +134,7 @@ fn run(mut words: Words, socket: PathBuf) -> Result<daemon::Options, Error> {
         buffer: 16 << 20,
         buffer_file: None,
         ring: 2 << 20,
+        tls: false,
         ttl: Duration::from_mins(5),
         armed_for: Duration::ZERO,
         socket,
@@ -158,6 +161,7 @@ fn run(mut words: Words, socket: PathBuf) -> Result<daemon::Options, Error> {
             "--buffer-file" => file = Some(PathBuf::from(words.value(&flag)?)),
             "--backend" => options.backend = words.parsed(&flag, "no backend", Kind::named)?,
             "--ring" => options.ring = words.size(&flag, LEAST_RING)?,
+            "--tls" => options.tls = true,
             "--ttl" => options.ttl = words.seconds(&flag)?,
             "--armed-for" => options.armed_for = words.seconds(&flag)?,
             "--socket" => options.socket = words.value(&flag)?.into(),

@@ -5,16 +5,18 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::disk::Disk;
 use super::json::{self, Object};
+use super::keys::{KeyLog, Probes};
 use super::master::Master;
 use super::once::Once;
 use super::process::{self, Signals};
 use super::reader::Count;
 use super::request::Session;
+use super::tls::Tls;
 use super::{Error, log, session};
 use crate::capture::backend::{Backend, Frame, Kind, Unusable, Wanted};
 use crate::capture::bpf::{LOOPBACK, Program};
@@ -66,6 +68,8 @@ pub(super) struct Options {
     pub(super) buffer_file: Option<PathBuf>,
     /// Size of the ring in bytes.
     pub(super) ring: usize,
+    /// Whether to read the TLS keys of the target's processes.
+    pub(super) tls: bool,
     /// How long to stay without a session.
     pub(super) ttl: Duration,
     /// How long to stay after the start in any case.
@@ -99,6 +103,8 @@ pub(super) struct Daemon {
 pub(super) struct State {
     pub(super) master: Master,
     pub(super) taps: Vec<Tap>,
+    /// TLS keys, if they are read.
+    pub(super) keys: KeyLog,
     pub(super) phase: Phase,
     pub(super) sessions: Vec<Sitting>,
     /// How many sessions there were.
@@ -186,6 +192,11 @@ pub(super) struct Seat<'a> {
 /// What keeps it from starting, or from capturing on.
 pub(super) fn run(options: Options) -> Result<(), Error> {
     let signals = Signals::hold();
+    // Keys come in bursts, are little work, and are lost if they wait for long: what takes them is not nice.
+    let (keys, begin) = mpsc::channel::<(Tls, &'static Daemon)>();
+    if options.tls {
+        std::thread::spawn(move || begin.recv().map(|(tls, daemon)| tls.run(daemon)));
+    }
     process::be_nice(process::CAPTURE);
     process::die_first();
     process::reap_children();
@@ -194,6 +205,7 @@ pub(super) fn run(options: Options) -> Result<(), Error> {
     let listener = listen(&options.socket)?;
     let wanted = Wanted { filter: &options.filter, snaplen: options.snaplen, ring: options.ring };
     let capture = options.backend.open(&wanted).map_err(cannot_open)?;
+    let tls = options.tls.then(Tls::start).transpose()?;
     // Two of its threads wait in the kernel until the process ends, so it lives as long.
     let daemon: &'static Daemon = Box::leak(Box::new(Daemon::new(options, master, capture.as_ref())));
     let mut interfaces = capture.interfaces();
@@ -205,6 +217,10 @@ pub(super) fn run(options: Options) -> Result<(), Error> {
     log(daemon.greeting());
     std::thread::spawn(move || daemon.stop(signals.wait()));
     std::thread::spawn(move || daemon.accept(&listener));
+    if let Some(tls) = tls {
+        // It is there until it gets this.
+        let _ = keys.send((tls, daemon));
+    }
     let capturing = std::thread::spawn(move || daemon.capture(capture));
     daemon.wait_for_the_end();
     let captured = capturing.join().unwrap_or_else(|_| Err(io::Error::other("its thread panicked")));
@@ -219,6 +235,7 @@ impl Daemon {
         let state = State {
             master,
             taps: Vec::new(),
+            keys: KeyLog::default(),
             phase: Phase::Capturing,
             sessions: Vec::new(),
             seats: 0,
@@ -265,6 +282,18 @@ impl Daemon {
             state.phase = Phase::Stopping(why.to_owned());
         }
         self.changed.notify_all();
+    }
+
+    /// Takes over lines of the TLS key log, and the probes' counters; says how far the agent is.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "only probes have keys"))]
+    pub(super) fn learn(&self, lines: &[u8], probes: Probes) -> Phase {
+        let mut state = self.lock();
+        state.keys.probes = Some(probes);
+        if !lines.is_empty() {
+            state.keys.add(lines);
+            self.changed.notify_all();
+        }
+        state.phase.clone()
     }
 
     /// Has the agent stay so long from now on, be there sessions or not; no time lets it leave as any other.

@@ -289,9 +289,9 @@ impl Master {
         Cursor { next: self.next, segment, offset: self.segments.back().map_or(0, |segment| segment.length) }
     }
 
-    /// Appends packets from the cursor on to `out`, until that holds `limit` bytes or there are no more in memory. If those
+    /// Appends packets from the cursor on, and before number `end`, to `out`, until that holds `limit` bytes or there are no more in memory. If those
     /// at the cursor are elsewhere, says so instead.
-    pub fn read(&self, cursor: &mut Cursor, out: &mut Vec<u8>, limit: usize) -> Read {
+    pub fn read(&self, end: u64, cursor: &mut Cursor, out: &mut Vec<u8>, limit: usize) -> Read {
         let first = self.first();
         if cursor.next < first || cursor.segment < self.flushed {
             let flushed = Flushed { from: cursor.next, count: first.saturating_sub(cursor.next) };
@@ -302,6 +302,7 @@ impl Master {
         }
         let start = out.len();
         while out.len() < limit
+            && cursor.next < end
             && let Some(segment) = self.segments.get((cursor.segment - self.flushed) as usize)
         {
             if cursor.offset == segment.length {
@@ -324,6 +325,7 @@ impl Master {
             };
             let from = cursor.offset;
             while out.len() + (cursor.offset - from) < limit
+                && cursor.next < end
                 && let Some(block) = first_block(blocks, cursor.offset)
             {
                 cursor.offset += block.len();
@@ -445,7 +447,7 @@ mod tests {
         let mut flushed = None;
         loop {
             let from = out.len();
-            match master.read(cursor, &mut out, 1 << 30) {
+            match master.read(u64::MAX, cursor, &mut out, 1 << 30) {
                 Read::Done if out.len() == from => break,
                 Read::Done => {}
                 Read::Flushed(these) => flushed = Some(these),
@@ -565,7 +567,7 @@ mod tests {
         let first = master.first();
         let mut cursor = master.at(first);
         let mut out = Vec::new();
-        let Read::OnDisk(extent) = master.read(&mut cursor, &mut out, 9) else { panic!("not on disk") };
+        let Read::OnDisk(extent) = master.read(u64::MAX, &mut cursor, &mut out, 9) else { panic!("not on disk") };
         fill(&mut master);
         extent.read(&mut out, 9).unwrap();
         master.accept(&mut cursor, &mut out, 0);

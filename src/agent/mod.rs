@@ -22,6 +22,7 @@ mod client;
 mod daemon;
 mod disk;
 mod json;
+mod keys;
 mod master;
 mod once;
 mod process;
@@ -29,6 +30,11 @@ mod reader;
 mod request;
 mod session;
 mod status;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "without_tls.rs"]
+mod tls;
 
 use std::fmt;
 use std::io::Write;

@@ -65,6 +65,22 @@ pub(super) fn die_first() {
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
 }
 
+/// Lets the process lock as much memory as it likes, which old kernels want for maps. A refusal is no reason not to try.
+#[cfg(feature = "tls")]
+pub(super) fn lock_memory() {
+    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: it reads one structure.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+}
+
+/// Waits until there is something to read, or for so long.
+#[cfg(feature = "tls")]
+pub(super) fn wait_for_input(file: std::os::fd::BorrowedFd<'_>, time: std::time::Duration) {
+    let mut poll = libc::pollfd { fd: std::os::fd::AsRawFd::as_raw_fd(&file), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one structure, which it is told of; the descriptor is open as long as it is borrowed.
+    unsafe { libc::poll(&raw mut poll, 1, time.as_millis() as c_int) };
+}
+
 /// Lets the kernel reap the children that a PID 1 inherits: processes of an exec whose parent died.
 pub(super) fn reap_children() {
     // SAFETY: ignoring a signal runs no code of ours.

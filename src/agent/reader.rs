@@ -107,12 +107,13 @@ impl Reader {
         self.links.len()
     }
 
-    /// Appends packets to `out` until it holds about `full` bytes or there are no more; says where some were flushed before
+    /// Appends packets of numbers before `end` to `out` until it holds about `full` bytes or there are no more; says where some were flushed before
     /// they could be read. The lock is given back while the disk is read.
     pub(super) fn read<'a>(
         &mut self,
         daemon: &'a Daemon,
         mut state: MutexGuard<'a, State>,
+        end: u64,
         out: &mut Vec<u8>,
         full: usize,
     ) -> io::Result<MutexGuard<'a, State>> {
@@ -124,7 +125,7 @@ impl Reader {
         let raw = if as_they_are { &mut *out } else { &mut self.raw };
         let from = raw.len();
         let first = self.cursor.next;
-        match state.master.read(&mut self.cursor, raw, from + limit) {
+        match state.master.read(end, &mut self.cursor, raw, from + limit) {
             Read::Done => {}
             Read::Flushed(flushed) => {
                 self.flushed(flushed, out);

@@ -32,6 +32,9 @@ const ARRIVAL: Duration = Duration::from_millis(30);
 /// How long such a session waits for that to be stored, on a machine that is busy with other things.
 const STORED: Duration = Duration::from_secs(1);
 
+/// How long packets wait for their keys, at least; at most twice as long.
+const HELD: Duration = Duration::from_millis(40);
+
 /// Why a session ended that only looked back.
 const ASKED: &str = "no more was asked for";
 
@@ -93,11 +96,17 @@ fn stream(daemon: &Daemon, connection: &mut UnixStream, wanted: &Session, seat: 
     }
     let description = Description::new(daemon, wanted);
     let mut heartbeat = Instant::now();
+    let mut keys = 0;
+    let mut held = Held::new(daemon.options.tls);
     loop {
         let mut state = daemon.lock();
         description.describe(&state, &mut reader, &mut out);
+        if !state.keys.is_read(keys) {
+            pcapng::secrets(&mut out, state.keys.after(&mut keys));
+        }
         let full = CHUNK + out.len();
-        state = reader.read(daemon, state, &mut out, full)?;
+        let end = if let Phase::Ended(_) = state.phase { u64::MAX } else { held.end(state.master.next()) };
+        state = reader.read(daemon, state, end, &mut out, full)?;
         if heartbeat.elapsed() >= HEARTBEAT {
             heartbeat = Instant::now();
             reader.account(&mut out);
@@ -122,6 +131,10 @@ fn stream(daemon: &Daemon, connection: &mut UnixStream, wanted: &Session, seat: 
                 return acknowledged(connection);
             }
             state = daemon.wait(state, HEARTBEAT.saturating_sub(heartbeat.elapsed()));
+        } else if out.is_empty() && end < u64::MAX {
+            drop(state);
+            std::thread::sleep(HELD / 4);
+            continue;
         }
         drop(state);
         connection.write_all(&out)?;
@@ -136,6 +149,34 @@ fn await_the_present(daemon: &Daemon) {
     let mut state = daemon.lock();
     while !state.has_all_of(present) && begun.elapsed() < STORED {
         state = daemon.wait(state, Duration::from_millis(10));
+    }
+}
+
+/// Holds back the latest packets for their keys, if there may be any: a client derives them only when it has its server's answer,
+/// and readers such as Wireshark want them before that.
+struct Held {
+    applies: bool,
+    /// Packets before this one may go.
+    end: u64,
+    /// So may those before this one a while after.
+    next: (Instant, u64),
+}
+
+impl Held {
+    fn new(applies: bool) -> Self {
+        Self { applies, end: 0, next: (Instant::now(), 0) }
+    }
+
+    /// Before which number packets may go, where the next one to come is `next`.
+    fn end(&mut self, next: u64) -> u64 {
+        if !self.applies {
+            return u64::MAX;
+        }
+        if self.next.0.elapsed() >= HELD {
+            self.end = self.next.1;
+            self.next = (Instant::now(), next);
+        }
+        self.end
     }
 }
 

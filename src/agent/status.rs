@@ -62,6 +62,7 @@ pub(super) fn line(daemon: &Daemon) -> String {
         .raw("buffer", buffer.end())
         .raw("ring", daemon.ring)
         .raw("memory", process::resident())
+        .raw("tls", tls(&state))
         .text("filter", &state.filter_text)
         .raw("snaplen", options.snaplen)
         .raw("ttl", options.ttl.as_secs())
@@ -70,6 +71,20 @@ pub(super) fn line(daemon: &Daemon) -> String {
         .list("sessions", sessions(&state))
         .list("interfaces", taps)
         .end()
+}
+
+/// What the probes have, or null if there are none: files with probes, lines of keys, events lost for want of room, secrets whose
+/// connection is not known.
+fn tls(state: &State) -> String {
+    let probes = state.keys.probes.map(|probes| {
+        Object::new()
+            .raw("files", probes.files)
+            .raw("keys", state.keys.lines)
+            .raw("lost", probes.lost)
+            .raw("unmatched", probes.unmatched)
+            .end()
+    });
+    or_null(probes)
 }
 
 /// In how many seconds the agent leaves if nobody comes; none while there is a session.

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 use kube::ResourceExt;
 
 use super::error::Error;
-use super::flags::{Backend, BufferOn, Mode, Options};
+use super::flags::{Backend, BufferOn, Mode, Options, Processes};
 use super::select::is_host_network;
 use crate::capture::filter::Filter;
 
@@ -32,8 +32,14 @@ pub(super) const RING: u64 = 4 << 20;
 /// The least that ring and buffer may be, in bytes.
 const LEAST: u64 = 1 << 20;
 
+/// What reading TLS keys takes: the ring that they come over, and the key log.
+const KEYS: u64 = 2 << 20;
+
 /// The part of a pod's memory limit that ring and buffer may take.
 const SHARE: u64 = 10;
+
+/// The annotation that names a pod's default container, as for kubectl.
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
 /// What keeps an agent in the node's network from capturing its own stream, which would feed itself: the kubelet's and the
 /// API server's usual ports, and the loopback between kubelet and container runtime.
@@ -47,10 +53,18 @@ pub(super) enum Privileges {
     /// What the container runtime gives by default, which holds `NET_RAW` in containerd and Docker. Pod Security's
     /// `baseline` level refuses a container that adds `NET_RAW` by name, but not one that is left with the default.
     Runtime,
+    /// Besides `NET_RAW`, `SYS_ADMIN`, without which today's kernels put no uprobe into a file, and `SYS_PTRACE`, without which the
+    /// files of another container's processes cannot be reached.
+    Tls,
 }
 
-/// The whole ladder.
-pub(super) const LADDER: [Privileges; 2] = [Privileges::Least, Privileges::Runtime];
+/// The whole ladder. There is one step only to where TLS keys are: no container runtime gives by default what they take.
+pub(super) fn ladder(options: &Options) -> &'static [Privileges] {
+    match options.tls {
+        None => &[Privileges::Least, Privileges::Runtime],
+        Some(_) => &[Privileges::Tls],
+    }
+}
 
 /// Memory of an agent, fixed at its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +83,13 @@ pub(super) fn container(
     let capabilities = match privileges {
         Privileges::Least => security(options).capabilities,
         Privileges::Runtime => None,
+        Privileges::Tls => {
+            let more = ["SYS_ADMIN", "SYS_PTRACE"].map(str::to_owned);
+            security(options).capabilities.map(|least| {
+                let add = least.add.into_iter().flatten().chain(more).collect();
+                Capabilities { add: Some(add), ..least }
+            })
+        }
     };
     Ok(EphemeralContainer {
         name: name.to_owned(),
@@ -76,6 +97,7 @@ pub(super) fn container(
         image_pull_policy: Some(options.pull_policy.name().to_owned()),
         command: Some(vec![PROGRAM.to_owned()]),
         args: Some(arguments(pod, options)?),
+        target_container_name: options.tls.as_ref().map(|tls| target(pod, tls)).transpose()?,
         // What it says on stderr last is then in the pod's status, for those who may not read logs.
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         security_context: Some(SecurityContext { capabilities, ..security(options) }),
@@ -102,7 +124,8 @@ pub(super) fn security(options: &Options) -> SecurityContext {
 
 /// The agent's command line in `pod`.
 pub(super) fn arguments(pod: &Pod, options: &Options) -> Result<Vec<String>, Error> {
-    let sizes = Sizes::for_pod(pod, options.buffer, options.buffer_on);
+    let taken = if options.tls.is_some() { KEYS } else { 0 };
+    let sizes = Sizes::for_pod(pod, taken, options.buffer, options.buffer_on);
     let name = format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
     let mut arguments = vec!["run".to_owned(), format!("--pod={name}")];
     let filter = if is_host_network(pod) { Some(compile(&filter_text(pod, options))?) } else { options.filter.clone() };
@@ -121,11 +144,40 @@ pub(super) fn arguments(pod: &Pod, options: &Options) -> Result<Vec<String>, Err
         arguments.push(format!("--backend={}", options.backend.name()));
     }
     arguments.push(format!("--ring={}Ki", sizes.ring >> 10));
+    if options.tls.is_some() {
+        arguments.push("--tls".to_owned());
+    }
     arguments.push(format!("--ttl={}", options.ttl.as_secs()));
     if let Mode::Arm(time) = options.mode {
         arguments.push(format!("--armed-for={}", time.as_secs()));
     }
     Ok(arguments)
+}
+
+/// The container whose processes' TLS keys are read.
+pub(super) fn target(pod: &Pod, processes: &Processes) -> Result<String, Error> {
+    let spec = pod.spec.as_ref();
+    if spec.and_then(|spec| spec.host_pid) == Some(true) {
+        return Err(Error::new(
+            "its processes are the node's (hostPID), so --tls would read the keys of everybody there",
+        )
+        .hint("sniff it without --tls, and give the keys that you have with --keylog"));
+    }
+    let sidecars = spec.into_iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    let sidecars = sidecars.filter(|it| it.restart_policy.as_deref() == Some("Always"));
+    let containers = spec.into_iter().flat_map(|spec| &spec.containers).chain(sidecars);
+    let mut names = containers.map(|container| container.name.as_str());
+    match processes.0.as_deref() {
+        Some(name) if names.clone().any(|known| known == name) => Ok(name.to_owned()),
+        Some(name) => Err(Error::new(format!("it has no container {name:?}"))
+            .hint(format!("-c {}", names.collect::<Vec<_>>().join(" or -c ")))),
+        None => {
+            let default = pod.annotations().get(DEFAULT_CONTAINER).map(String::as_str);
+            let default =
+                default.filter(|default| names.clone().any(|known| known == *default)).or_else(|| names.next());
+            default.map(str::to_owned).ok_or_else(|| Error::new("it has no container"))
+        }
+    }
 }
 
 /// The capture filter that an agent in `pod` gets, as text; empty for all packets.
@@ -172,11 +224,12 @@ pub(super) fn is_capture_pod(pod: &Pod) -> bool {
 }
 
 impl Sizes {
-    /// At most a tenth of the pod's memory limit, for which the agent's memory counts too, and no more than `buffer`.
-    pub(super) fn for_pod(pod: &Pod, buffer: u64, on: BufferOn) -> Self {
+    /// At most a tenth of the pod's memory limit, for which the agent's memory counts too, less what is `taken`, and no more than
+    /// `buffer`.
+    pub(super) fn for_pod(pod: &Pod, taken: u64, buffer: u64, on: BufferOn) -> Self {
         let buffer = buffer.max(LEAST);
         let Some(limit) = memory_limit(pod) else { return Self { ring: RING, buffer } };
-        let share = limit / SHARE;
+        let share = (limit / SHARE).saturating_sub(taken);
         let ring = (share / 4).clamp(LEAST, RING);
         match on {
             BufferOn::Memory => Self { ring, buffer: share.saturating_sub(ring).clamp(LEAST, buffer) },
@@ -243,7 +296,7 @@ mod tests {
     #[test]
     fn memory_is_at_most_a_tenth_of_the_pods() {
         let sizes = |values: &[Option<&str>]| {
-            let sizes = Sizes::for_pod(&limits(values), 16 << 20, BufferOn::Memory);
+            let sizes = Sizes::for_pod(&limits(values), 0, 16 << 20, BufferOn::Memory);
             (sizes.ring >> 10, sizes.buffer >> 10)
         };
         assert_eq!(sizes(&[None]), (4096, 16_384));
@@ -252,7 +305,7 @@ mod tests {
         assert_eq!(sizes(&[Some("64Mi"), Some("64Mi")]), (3276, 9830));
         assert_eq!(sizes(&[Some("64Mi")]), (1638, 4915));
         assert_eq!(sizes(&[Some("4Mi")]), (1024, 1024));
-        assert_eq!(Sizes::for_pod(&limits(&[Some("64Mi")]), 1 << 30, BufferOn::Disk).buffer, 1 << 30);
+        assert_eq!(Sizes::for_pod(&limits(&[Some("64Mi")]), 0, 1 << 30, BufferOn::Disk).buffer, 1 << 30);
     }
 
     #[test]
@@ -288,6 +341,36 @@ mod tests {
             assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault");
             assert_eq!(json["args"][1], "--pod=shop/web-1");
         }
+    }
+
+    #[test]
+    fn tls_takes_what_it_takes_and_nothing_else_does() {
+        let mut two = pod(&json!([{"name": "web"}, {"name": "proxy"}]));
+        let tls = |name: Option<&str>| Options { tls: Some(Processes(name.map(str::to_owned))), ..Options::default() };
+        assert_eq!(ladder(&tls(None)), [Privileges::Tls]);
+        assert!(!ladder(&Options::default()).contains(&Privileges::Tls));
+        let container = |pod: &Pod, options: &Options| {
+            container(pod, options, "sniff-agent-x", Privileges::Tls).map(|it| serde_json::to_value(&it).unwrap())
+        };
+        let json = container(&two, &tls(None)).unwrap();
+        let capabilities = json!({"add": ["NET_RAW", "SYS_ADMIN", "SYS_PTRACE"], "drop": ["ALL"]});
+        assert_eq!(json["securityContext"]["capabilities"], capabilities);
+        assert_eq!(json["securityContext"]["privileged"], false);
+        assert_eq!(json["targetContainerName"], "web");
+        assert!(json["args"].as_array().unwrap().contains(&json!("--tls")));
+        assert_eq!(container(&two, &tls(Some("proxy"))).unwrap()["targetContainerName"], "proxy");
+        let error = container(&two, &tls(Some("db"))).unwrap_err();
+        assert_eq!(
+            (error.message.as_str(), error.hint.as_deref()),
+            ("it has no container \"db\"", Some("-c web or -c proxy"))
+        );
+        two.annotations_mut().insert(DEFAULT_CONTAINER.to_owned(), "proxy".to_owned());
+        assert_eq!(container(&two, &tls(None)).unwrap()["targetContainerName"], "proxy");
+        two.spec.as_mut().unwrap().host_pid = Some(true);
+        assert!(container(&two, &tls(None)).unwrap_err().message.contains("hostPID"));
+        let plain = super::container(&two, &Options::default(), "sniff-agent-x", Privileges::Least).unwrap();
+        assert_eq!(plain.target_container_name, None);
+        assert!(!plain.args.unwrap().contains(&"--tls".to_owned()));
     }
 
     #[test]

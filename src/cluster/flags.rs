@@ -144,6 +144,14 @@ pub struct Capture {
     /// With what agents capture
     #[arg(long, value_enum, value_name = "NAME", default_value_t)]
     pub backend: Backend,
+    /// Decrypt TLS with keys that agents read from the pods' own processes, by uprobes: OpenSSL (Node and Python as well) and Go.
+    /// Agents then have the capabilities SYS_ADMIN and SYS_PTRACE, and share a container's processes
+    #[arg(long)]
+    pub tls: bool,
+
+    /// The container whose processes --tls is about [default: the pod's default container, or its first]
+    #[arg(short, long, value_name = "NAME", requires = "tls")]
+    pub container: Option<String>,
 
     /// How long an agent stays when nobody reads, as 5m
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5m")]
@@ -293,6 +301,8 @@ pub struct Options {
     pub buffer: u64,
     /// Where that buffer is.
     pub buffer_on: BufferOn,
+    /// Whether agents are to read TLS keys, and of which container if not the default one.
+    pub tls: Option<Processes>,
     /// True if agents are to compress what they send.
     pub compress: bool,
     /// What it is all for.
@@ -311,6 +321,16 @@ pub struct Options {
     pub via_namespace: String,
     /// How long an agent may take to start.
     pub start_timeout: Duration,
+}
+
+/// Whose TLS keys are read: of the container of that name, else of the pod's default container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Processes(pub Option<String>);
+
+impl Processes {
+    /// What a user should know before it is done.
+    pub const NOTE: &str = "--tls: agents get SYS_ADMIN, to put uprobes into TLS libraries, and SYS_PTRACE, to reach the files of \
+         the container whose processes they share; TLS keys of these processes alone are read, the processes are not changed";
 }
 
 /// What agents are wanted for.
@@ -340,6 +360,7 @@ impl Default for Options {
             since: None,
             buffer: 16 << 20,
             buffer_on: BufferOn::default(),
+            tls: None,
             compress: false,
             mode: Mode::default(),
             backend: Backend::default(),
@@ -365,6 +386,7 @@ impl Capture {
             buffer: self.buffer,
             buffer_on: self.buffer_on,
             backend: self.backend,
+            tls: self.tls.then(|| Processes(self.container.clone())),
             image: self.image.clone(),
             pull_policy: self.image_pull_policy,
             ttl: self.ttl,

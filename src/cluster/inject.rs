@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::client::Cluster;
-use super::container::{self, LADDER, Privileges};
+use super::container::{self, Privileges, ladder};
 use super::error::{Error, Request, is_rbac};
 use super::exec::{self, Where};
 use super::flags::Options;
@@ -145,7 +145,8 @@ impl Injector {
     /// Adds the container with the least privileges that admission lets pass. False if the pod is gone.
     async fn place(&self, pod: &Pod, container: &str) -> Result<bool, Error> {
         let mut refusals: Vec<String> = Vec::new();
-        for privileges in LADDER {
+        for privileges in ladder(&self.options) {
+            let privileges = *privileges;
             match self.patch(pod, container, privileges, true).await? {
                 Answer::Gone => return Ok(false),
                 Answer::Refused(why) => {
@@ -163,7 +164,12 @@ impl Injector {
                 }
             }
         }
-        Err(not_admitted(&pod.namespace().unwrap_or_default(), &refusals))
+        let namespace = pod.namespace().unwrap_or_default();
+        Err(if self.options.tls.is_some() {
+            no_tls(&namespace, &refusals)
+        } else {
+            not_admitted(&namespace, &refusals)
+        })
     }
 
     async fn patch(&self, pod: &Pod, container: &str, privileges: Privileges, dry_run: bool) -> Result<Answer, Error> {
@@ -278,6 +284,15 @@ fn refusal(status: &Status, server: &str) -> Option<Result<Answer, Error>> {
         400 | 403 | 406 | 422 => Answer::Refused(message.to_owned()),
         _ => return None,
     }))
+}
+
+/// What reading TLS keys takes is not admitted.
+fn no_tls(namespace: &str, refusals: &[String]) -> Error {
+    Error::new(format!(
+        "--tls needs an agent with the capabilities SYS_ADMIN and SYS_PTRACE, which is not admitted in namespace {namespace}: {}",
+        refusals.join("; ")
+    ))
+    .hint("without --tls it needs less; --keylog FILE decrypts with keys that a program has logged (SSLKEYLOGFILE)")
 }
 
 /// No step of the ladder was admitted.

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
 
-use super::container::{NODE_AGENT, PREFIX, arguments, filter_text, is_capture_pod, state};
+use super::container::{NODE_AGENT, PREFIX, arguments, filter_text, is_capture_pod, state, target};
 use super::flags::{Backend, Mode, Options};
 
 /// A running agent of a pod.
@@ -11,6 +11,8 @@ pub(super) struct Recording {
     pub(super) container: String,
     /// Its capture filter; empty if it records all.
     pub(super) filter: String,
+    /// The container whose TLS keys it reads, if it does.
+    pub(super) tls: Option<String>,
     /// The most bytes that it keeps of a packet; 0 = all.
     pub(super) snaplen: u32,
     /// With what it captures; empty if nothing was said.
@@ -31,13 +33,15 @@ impl Recording {
     fn of(container: &EphemeralContainer) -> Option<Self> {
         let arguments = container.args.as_deref().unwrap_or_default();
         let is_agent = container.name.starts_with(PREFIX) && arguments.first().is_some_and(|word| word == "run");
-        is_agent.then(|| Self::with(&container.name, arguments))
+        let tls = container.target_container_name.clone().filter(|_| arguments.iter().any(|word| word == "--tls"));
+        is_agent.then(|| Self { tls, ..Self::with(&container.name, arguments) })
     }
 
     fn with(container: &str, arguments: &[String]) -> Self {
         let value = |flag: &str| arguments.iter().find_map(|word| word.strip_prefix(flag)?.strip_prefix('='));
         Self {
             container: container.to_owned(),
+            tls: None,
             filter: value("--filter-text").unwrap_or_default().to_owned(),
             snaplen: value("--snaplen").and_then(|bytes| bytes.parse().ok()).unwrap_or_default(),
             backend: value("--backend").unwrap_or_default().to_owned(),
@@ -74,11 +78,16 @@ pub(super) fn recordings(pod: &Pod) -> Vec<Recording> {
 pub(super) fn serving(pod: &Pod, options: &Options) -> Option<Service> {
     let wanted = arguments(pod, options).ok()?;
     let filter = filter_text(pod, options);
+    let tls = options.tls.as_ref().map(|tls| target(pod, tls)).transpose().ok()?;
     let looks_back = options.since.is_some() || options.looks_back();
     let mut best: Option<Service> = None;
     for container in running(pod) {
         let Some(recording) = Recording::of(container) else { continue };
         let same_image = container.image.as_ref() == Some(&options.image);
+        // Who does not ask for keys does not get them, nor has an agent stay that has more rights than it needs.
+        if recording.tls != tls && !looks_back {
+            continue;
+        }
         if let Mode::Arm(_) = options.mode {
             let is_same = |flag: &str| {
                 let find = |words: &[String]| words.iter().find(|word| word.starts_with(flag)).cloned();
@@ -102,7 +111,8 @@ pub(super) fn serving(pod: &Pod, options: &Options) -> Option<Service> {
         let enough = recording.snaplen == 0 || (options.snaplen > 0 && recording.snaplen >= options.snaplen);
         let covers = recording.filter == all || recording.filter == filter;
         let narrows = recording.filter != filter || recording.snaplen != options.snaplen;
-        if covers && enough {
+        let has_keys = tls.is_none() || recording.tls == tls;
+        if covers && enough && has_keys {
             return Some(Service { container: recording.container, narrows, lacks: None });
         }
         let asks_for_all = options.filter.is_none() && options.snaplen == 0;
@@ -114,10 +124,14 @@ pub(super) fn serving(pod: &Pod, options: &Options) -> Option<Service> {
             if !enough {
                 lacks.push(format!("only {} bytes of each packet", recording.snaplen));
             }
+            let mut lacks = if lacks.is_empty() { Vec::new() } else { vec![format!("records {}", lacks.join(", "))] };
+            if !has_keys {
+                lacks.push("reads no TLS keys".to_owned());
+            }
             best = Some(Service {
                 container: recording.container,
                 narrows: false,
-                lacks: Some(format!("its agent records {}", lacks.join(", "))),
+                lacks: Some(format!("its agent {}", lacks.join(" and "))),
             });
         }
     }
@@ -129,6 +143,7 @@ mod tests {
     use super::*;
     use crate::capture::filter::Filter;
     use crate::cluster::container::{Privileges, container};
+    use crate::cluster::flags::Processes;
     use serde_json::{Value, json};
     use std::time::Duration;
 
@@ -173,6 +188,18 @@ mod tests {
         assert!(serving(&some, &same).unwrap().narrows);
         let other = Options { filter: Some(filter("port 53")), ..past };
         assert_eq!(serving(&some, &other), None);
+    }
+
+    #[test]
+    fn agents_that_read_keys_serve_those_who_want_them() {
+        let tls = Options { tls: Some(Processes::default()), ..Options::default() };
+        let (with, without) = (pod(&tls, true), pod(&Options::default(), true));
+        assert!(serving(&with, &tls).is_some());
+        assert_eq!(serving(&with, &Options::default()), None);
+        assert_eq!(serving(&without, &tls), None);
+        let past = |options: Options| Options { since: Some(Duration::from_mins(5)), ..options };
+        assert_eq!(serving(&with, &past(Options::default())).unwrap().lacks, None);
+        assert_eq!(serving(&without, &past(tls)).unwrap().lacks.as_deref(), Some("its agent reads no TLS keys"));
     }
 
     #[test]

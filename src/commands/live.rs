@@ -17,7 +17,7 @@ use super::dissection::{Dissection, conclude, now, stdout};
 use super::keylog::KeyLogs;
 use super::read::Counted;
 use crate::capture::Note;
-use crate::cluster::flags::Options;
+use crate::cluster::flags::{Options, Processes};
 use crate::cluster::{self, Cluster, Event, Names, Selection, Stop};
 use crate::dissect::Keys;
 use crate::entry::Name;
@@ -92,7 +92,10 @@ impl Session<'_> {
         let names = Names::watch(&self.cluster, &namespaces, &sender);
         let (stop, stopped) = Stop::new();
         let (cluster, selection, options) = (self.cluster, self.selection, self.options);
-        let looks_back = options.looks_back();
+        let (looks_back, reads_keys) = (options.looks_back(), options.tls.is_some());
+        if reads_keys && !looks_back {
+            status.note(Processes::NOTE);
+        }
         let session = tokio::spawn(async move { cluster::run(&cluster, selection, options, sender, stopped).await });
 
         let (format, rows): (_, Box<dyn Write>) = match &saving {
@@ -110,7 +113,7 @@ impl Session<'_> {
         let mut printer = output::sink(format, rows, self.dissection.look(namespaces.len() != 1));
         let keys = Arc::new(Keys::default());
         let logs = KeyLogs::new(&self.dissection.keylog);
-        if !self.dissection.keylog.is_empty() {
+        if !self.dissection.keylog.is_empty() || reads_keys {
             keys.grow();
         }
         let mut dissection = self.dissection.options(&keys);
@@ -426,6 +429,11 @@ impl Watcher<'_> {
         for saved in &mut self.saved {
             for (address, name) in &new {
                 saved.capture.name(*address, name);
+            }
+            for note in batch.notes.iter().filter(|_| self.save_keys) {
+                if let Note::Secrets(lines) = note {
+                    saved.capture.secrets(lines);
+                }
             }
             // Names first: rows of a capture are named as soon as they can be.
             let result = saved.capture.batch(tap, batch);

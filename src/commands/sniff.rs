@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(help_heading = "Output")]
     keep: Option<String>,
 
-    /// Leave the keys of --keylog out of the saved capture; else it holds those that decrypt it
+    /// Leave the keys of --keylog and --tls out of the saved capture; else it holds those that decrypt it
     #[arg(long, help_heading = "Output")]
     no_keys: bool,
 
@@ -86,6 +86,12 @@ async fn sniff(args: &Args, status: &mut Status) -> Result<(), Failure> {
         Via::Node if since.is_some() || until.is_some() => {
             return Err(Failure::usage("--via node sees what passes from now on: no agent has recorded on nodes")
                 .hint("--since and --until read what agents in pods have recorded"));
+        }
+        Via::Node if args.capture.tls => {
+            return Err(Failure::usage(
+                "--tls reads the keys of a pod's processes from inside the pod, --via node stays outside",
+            )
+            .hint("--keylog FILE decrypts with keys that a program has logged"));
         }
         Via::Pod if via_namespace.is_some() => {
             return Err(Failure::usage("--via-namespace is where --via node puts its capture pods"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::Failure;
-use crate::cluster::flags::{Capture, Connection, Mode, Options, Select, duration};
+use crate::cluster::flags::{Capture, Connection, Mode, Options, Processes, Select, duration};
 use crate::cluster::{self, Cluster, Event, Selection, Stop};
 use crate::output::status::Status;
 
@@ -48,6 +48,9 @@ pub fn run(args: &Args, status: &mut Status) -> Result<(), Failure> {
 async fn arm(args: &Args, options: Options, status: &mut Status) -> Result<(), Failure> {
     let cluster = Cluster::connect(&args.connection).await?;
     let selection = Selection::new(&args.select, cluster.namespace())?;
+    if options.tls.is_some() {
+        status.note(Processes::NOTE);
+    }
     let (sender, mut events) = mpsc::channel(64);
     let (_stop, stopped) = Stop::new();
     let session = tokio::spawn(async move { cluster::run(&cluster, selection, options, sender, stopped).await });

@@ -60,6 +60,11 @@ impl<'a> Live<'a> {
     /// # Errors
     /// If a row cannot be written.
     pub fn batch(&mut self, tap: u32, batch: &Batch, now: Timestamp) -> io::Result<()> {
+        let secrets =
+            batch.notes.iter().filter_map(|note| if let Note::Secrets(lines) = note { Some(lines) } else { None });
+        if secrets.map(|lines| self.keys.add(lines)).sum::<usize>() > 0 {
+            self.rekey();
+        }
         let state = self.taps.entry(tap).or_default();
         state.links.extend(batch.interfaces.iter().map(|interface| interface.link));
         if state.pod.is_none() {
@@ -79,9 +84,6 @@ impl<'a> Live<'a> {
                 }
                 Note::Flushed { count, .. } => self.flushed += count,
                 Note::Filtered { count, .. } => self.filtered += count,
-                Note::Secrets(lines) => {
-                    self.keys.add(lines);
-                }
                 _ => {}
             }
         }

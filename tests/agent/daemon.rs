@@ -113,7 +113,8 @@ fn without_the_capability_it_says_so() {
 #[test]
 fn the_binary_of_the_image_needs_nothing_and_is_small() {
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
-    let binary = build("agent", &["--profile", "agent", "--target", &target]).join(target).join("agent/sniff-agent");
+    let binary =
+        build("agent,tls", &["--profile", "agent", "--target", &target]).join(target).join("agent/sniff-agent");
     let elf = std::fs::read(&binary).expect("the binary");
     assert!(elf.len() < 2 << 20, "{} bytes", elf.len());
     let number =

@@ -7,6 +7,7 @@ mod capture;
 mod daemon;
 mod sessions;
 mod support;
+mod tls;
 
 use support::Block;
 

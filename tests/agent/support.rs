@@ -16,10 +16,17 @@ pub fn binary() -> &'static Path {
     BINARY.get_or_init(|| build("libpcap", &[]).join("debug/sniff-agent"))
 }
 
+/// The same with probes for TLS keys.
+pub fn binary_with_probes() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| build("tls", &[]).join("debug/sniff-agent"))
+}
+
 /// Builds the agent with that feature and these arguments besides; returns the target folder.
 pub fn build(feature: &str, arguments: &[&str]) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let target = root.join("target/agent-test");
+    // Each set of features has a folder of its own, as they have one name.
+    let target = root.join("target/agent-test").join(if feature.contains("tls") { "tls" } else { "" });
     let status = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--no-default-features", "--features", feature, "--bin", "sniff-agent"])
         .args(arguments)
@@ -356,6 +363,7 @@ pub enum Block {
     Filtered(serde_json::Value),
     Interface { name: String, link: u16, snaplen: u32 },
     Packet(Packet),
+    Secrets(String),
     Statistics { interface: u32, received: u64, dropped: u64 },
 }
 
@@ -441,6 +449,10 @@ fn parse_block(kind: u64, body: &[u8]) -> Block {
                 id: option(&options, 5).unwrap_or(0),
                 dropped: option(&options, 4).unwrap_or(0),
             })
+        }
+        10 => {
+            assert_eq!(word(0), 0x544c_534b, "the kind of secrets");
+            Block::Secrets(String::from_utf8(body[8..8 + word(4) as usize].to_vec()).expect("text"))
         }
         0xbad => {
             assert_eq!(word(0), 32473, "enterprise number");

@@ -1,0 +1,86 @@
+//! The TLS key log that probes write, kept for sessions as the master PCAP keeps packets: the oldest lines go first.
+
+/// The most bytes kept: some thousand connections. Those whose keys are gone have lost their packets to the ring long before.
+const MOST: usize = 1 << 20;
+
+/// Lines as NSS has them. They are secrets: nothing of them is ever shown.
+#[derive(Default)]
+pub(super) struct KeyLog {
+    text: Vec<u8>,
+    /// Bytes that were there before the text.
+    dropped: u64,
+    /// Lines that ever came.
+    pub(super) lines: u64,
+    /// What the probes say of themselves, if there are any.
+    pub(super) probes: Option<Probes>,
+}
+
+/// Counters of the probes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Probes {
+    /// Files with probes in them.
+    pub(super) files: u64,
+    /// Events that were lost for want of room.
+    pub(super) lost: u64,
+    /// Secrets whose connection is not known: the probes came in the middle of its handshake.
+    pub(super) unmatched: u64,
+}
+
+impl KeyLog {
+    /// Adds whole lines.
+    pub(super) fn add(&mut self, lines: &[u8]) {
+        if self.text.len() + lines.len() > MOST {
+            let half = self.text.len() / 2;
+            let end =
+                self.text.iter().skip(half).position(|byte| *byte == b'\n').map_or(self.text.len(), |at| half + at + 1);
+            self.text.drain(..end);
+            self.dropped += end as u64;
+        }
+        self.text.extend_from_slice(lines);
+        self.lines += lines.split(|byte| *byte == b'\n').skip(1).count() as u64;
+    }
+
+    /// What came since `position`, which moves to the end.
+    pub(super) fn after(&self, position: &mut u64) -> &[u8] {
+        let from = position.saturating_sub(self.dropped) as usize;
+        *position = self.dropped + self.text.len() as u64;
+        self.text.get(from..).unwrap_or_default()
+    }
+
+    /// True if nothing came since.
+    pub(super) fn is_read(&self, position: u64) -> bool {
+        position == self.dropped + self.text.len() as u64
+    }
+}
+
+impl std::fmt::Debug for KeyLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyLog").field("lines", &self.lines).field("probes", &self.probes).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reader_gets_each_line_that_is_still_there() {
+        let mut log = KeyLog::default();
+        let (mut first, mut second) = (0, 0);
+        log.add(b"A 1 2\n");
+        assert_eq!(log.after(&mut first), b"A 1 2\n");
+        assert!(log.is_read(first) && !log.is_read(second));
+        log.add(b"B 1 2\n");
+        assert_eq!(log.after(&mut first), b"B 1 2\n");
+        assert_eq!(log.after(&mut second), b"A 1 2\nB 1 2\n");
+        let line = [&[b'x'; 99][..], b"\n"].concat();
+        for _ in 0..20_000 {
+            log.add(&line);
+        }
+        assert!(log.text.len() <= MOST && log.text.len() >= MOST / 3);
+        assert_eq!(log.lines, 20_002);
+        let new = log.after(&mut first);
+        assert!(new.starts_with(b"xx") && new.len() % 100 == 0);
+        assert!(!format!("{log:?}").contains('x'));
+    }
+}

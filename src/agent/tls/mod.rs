@@ -1,0 +1,194 @@
+//! TLS keys of the target's processes, by uprobes (`run --tls`).
+//!
+//! Programs in the kernel (probes.c) copy what TLS libraries derive keys from; [`derive`] makes key log lines of it, which
+//! sessions get as decryption secrets between the packets. So whoever reads the packets decrypts them, and nothing of a
+//! connection's plaintext passes here.
+//!
+//! Understood are OpenSSL 3 and 1.1, as a library or inside a program that has their symbols (Node), and Go since 1.18, with
+//! symbols or without. Not understood: BoringSSL, GnuTLS, NSS, rustls, Java's own TLS, OpenSSL inside a program without symbols.
+//!
+//! Processes are found in /proc, which is the target's: the container shares its PID namespace. The kernel removes the probes when
+//! the descriptors that hold them are closed, so with the agent, however it ends.
+
+mod derive;
+mod elf;
+mod golang;
+mod scan;
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use aya::maps::{Array, MapData, RingBuf};
+use aya::programs::{ProgramError, UProbe, uprobe::UProbeAttachLocation, uprobe::UProbeScope};
+use aya::{Ebpf, EbpfLoader};
+
+use super::daemon::{Daemon, Phase};
+use super::keys::Probes;
+use super::{Error, log, process};
+use derive::Correlator;
+use elf::Elf;
+use scan::{Found, Functions, Scanner};
+
+/// The programs, as clang has compiled them.
+static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probes.o"));
+
+/// The agent's own program.
+const OWN: &str = "/proc/self/exe";
+
+/// Inode of the node's own PID namespace.
+const NODES_OWN: u64 = 0xefff_fffc;
+
+/// How often processes are looked for.
+const SCAN: Duration = Duration::from_millis(200);
+
+/// Probes in place, and what comes of them.
+pub(super) struct Tls {
+    prober: Prober,
+    events: RingBuf<MapData>,
+    lost: Array<MapData, u64>,
+    correlator: Correlator,
+}
+
+/// What puts programs into files.
+struct Prober {
+    programs: Ebpf,
+    scanner: Scanner,
+    /// How many files have probes.
+    files: Arc<AtomicU64>,
+    /// True once a file could not be probed.
+    refused: bool,
+}
+
+impl Tls {
+    /// Loads the programs, and sees whether they may be put into files.
+    ///
+    /// # Errors
+    /// If the kernel has no such programs, or does not let this process load them.
+    pub(super) fn start() -> Result<Self, Error> {
+        let namespace = fs::metadata("/proc/self/ns/pid")
+            .map_err(|cause| Error::new(format!("cannot find the target's PID namespace: {cause}")))?;
+        if namespace.ino() == NODES_OWN {
+            return Err(Error::new(
+                "cannot read TLS keys here: the PID namespace is the node's own, so they would be everybody's",
+            )
+            .hint("sniff the pod without --tls, and give the keys that you have with --keylog"));
+        }
+        // Kernels before 5.11 count programs and maps as locked memory.
+        process::lock_memory();
+        let mut programs = EbpfLoader::new()
+            .override_global("namespace_device", &namespace.dev(), true)
+            .override_global("namespace_inode", &namespace.ino(), true)
+            .load(PROGRAMS)
+            .map_err(|error| refused(&innermost(&error)))?;
+        for (_, program) in programs.programs_mut() {
+            let program: &mut UProbe = program.try_into().map_err(|error| refused(&cause(&error)))?;
+            program.load().map_err(|error| refused(&cause(&error)))?;
+        }
+        let events = programs.take_map("events").and_then(|map| RingBuf::try_from(map).ok());
+        let lost = programs.take_map("lost").and_then(|map| Array::try_from(map).ok());
+        let (Some(events), Some(lost)) = (events, lost) else { return Err(Error::new("the probes have no maps")) };
+        try_out(&mut programs).map_err(|error| refused(&cause(&error)))?;
+        let prober = Prober { programs, scanner: Scanner::default(), files: Arc::default(), refused: false };
+        Ok(Self { prober, events, lost, correlator: Correlator::default() })
+    }
+
+    /// Takes over keys until the agent ends.
+    pub(super) fn run(mut self, daemon: &'static Daemon) {
+        let files = Arc::clone(&self.prober.files);
+        // Apart from the keys: they are to be there before the packets that need them.
+        std::thread::spawn(move || {
+            process::be_nice(process::CAPTURE);
+            self.prober.run();
+        });
+        let mut lines = Vec::new();
+        loop {
+            process::wait_for_input(self.events.as_fd(), SCAN);
+            while let Some(event) = self.events.next() {
+                self.correlator.event(&event, &mut lines);
+            }
+            let lost = self.lost.get(&0, 0).unwrap_or_default();
+            let probes = Probes { files: files.load(Relaxed), lost, unmatched: self.correlator.unmatched };
+            if let Phase::Ended(_) = daemon.learn(&lines, probes) {
+                return;
+            }
+            lines.clear();
+        }
+    }
+}
+
+impl Prober {
+    /// Follows processes as they come, as long as the agent lives.
+    fn run(mut self) {
+        loop {
+            self.scanner.scan(|found| {
+                if let Err(error) = attach(&mut self.programs, found) {
+                    if !is_gone(&error) && !std::mem::replace(&mut self.refused, true) {
+                        log(format_args!("warning: no probe in {}: {}", found.name, cause(&error)));
+                    }
+                } else {
+                    self.files.fetch_add(1, Relaxed);
+                    log(format_args!("tls: probes in {}", found.name));
+                }
+            });
+            std::thread::sleep(SCAN);
+        }
+    }
+}
+
+/// Sees whether the kernel lets it be done at all, with a place of the agent's own that is not run again.
+fn try_out(programs: &mut Ebpf) -> Result<(), ProgramError> {
+    let elf = File::open(OWN).and_then(Elf::read).ok().flatten();
+    let (Some(entry), Some(program)) = (elf.and_then(|elf| elf.entry()), programs.program_mut("go")) else {
+        return Ok(());
+    };
+    let program: &mut UProbe = program.try_into()?;
+    let link = program.attach(UProbeAttachLocation::AbsoluteOffset(entry), OWN, UProbeScope::AllProcesses)?;
+    program.detach(link)
+}
+
+/// Puts probes into a file, in the order in which they must be there.
+fn attach(programs: &mut Ebpf, found: &Found) -> Result<(), ProgramError> {
+    let probes: &[(&str, u64)] = match found.functions {
+        Functions::OpenSsl3 { digest, derive } => &[("derived", derive), ("kdf", derive), ("digest", digest)],
+        Functions::OpenSsl1 { digest, control, derive } => {
+            &[("derived", derive), ("derive", derive), ("control", control), ("digest", digest)]
+        }
+        Functions::Go { write_key_log } => &[("go", write_key_log)],
+    };
+    for (name, offset) in probes {
+        let Some(program) = programs.program_mut(name) else { continue };
+        let program: &mut UProbe = program.try_into()?;
+        program.attach(UProbeAttachLocation::AbsoluteOffset(*offset), &found.path, UProbeScope::AllProcesses)?;
+    }
+    Ok(())
+}
+
+/// True if the process whose file it was has ended.
+fn is_gone(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::SyscallError(it) if matches!(it.io_error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)))
+}
+
+/// What a refusal is about. The verifier's log is left out: it is long, and of no use to the user.
+fn cause(error: &ProgramError) -> String {
+    match error {
+        ProgramError::LoadError { io_error, .. } => format!("the kernel does not take the probes: {io_error}"),
+        ProgramError::SyscallError(error) => format!("{}: {}", error.call, error.io_error),
+        error => innermost(error),
+    }
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), innermost)
+}
+
+fn refused(cause: &str) -> Error {
+    let error = Error::new(format!("cannot read TLS keys: {cause}"));
+    if cause.contains("os error 1)") || cause.contains("os error 13)") {
+        return error.hint("uprobes need the capabilities SYS_ADMIN and SYS_PTRACE; --keylog FILE works without");
+    }
+    error.hint("uprobes need Linux 5.8 or later with BPF and UPROBE_EVENTS; --keylog FILE works without")
+}

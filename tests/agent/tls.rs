@@ -1,0 +1,327 @@
+//! TLS keys by uprobes, with real programs: on loopback, in a PID namespace of their own, as a pod's processes are in.
+//!
+//! The kernel must have uprobes and BPF, and let root use them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use crate::support::dissect_file;
+
+use super::support::{Agent, Block, Killed, Net, binary_with_probes, exit_code, said, sh, until};
+
+/// A server of HTTPS that answers each request with its path, and starts a thread for each connection.
+const SERVER: &str = "import http.server, ssl, sys\n\
+    class Handler(http.server.BaseHTTPRequestHandler):\n\
+    \x20   protocol_version = 'HTTP/1.1'\n\
+    \x20   def do_GET(self):\n\
+    \x20       body = self.path.encode(); self.send_response(200)\n\
+    \x20       self.send_header('Content-Length', str(len(body))); self.end_headers(); self.wfile.write(body)\n\
+    \x20   def log_message(self, *_): pass\n\
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.load_cert_chain(sys.argv[1])\n\
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[2])), Handler)\n\
+    server.socket.listen(512)\n\
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)\n\
+    print('ready', flush=True); server.serve_forever()\n";
+
+/// Opens many connections at once in one thread, whose handshakes take turns.
+const MANY: &str = "import asyncio, ssl, sys\n\
+    context = ssl.create_default_context(); context.check_hostname = False; context.verify_mode = ssl.CERT_NONE\n\
+    async def ask(n):\n\
+    \x20   r, w = await asyncio.open_connection('127.0.0.1', 8443, ssl=context)\n\
+    \x20   w.write(b'GET /many-%d HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n' % n)\n\
+    \x20   answer = await r.read(); w.close(); return answer.endswith(b'/many-%d' % n)\n\
+    async def all(): return sum(await asyncio.gather(*(ask(n) for n in range(int(sys.argv[1])))))\n\
+    print(asyncio.run(all()))\n";
+
+/// A client, or a server, in Go.
+const GO: &str = r#"package main
+import ("crypto/tls"; "fmt"; "io"; "net/http"; "os"; "time")
+func main() {
+	if os.Args[1] == "serve" {
+		http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.URL.Path) })
+		panic(http.ListenAndServeTLS("127.0.0.1:8444", os.Args[2], os.Args[2], nil))
+	}
+	time.Sleep(2 * time.Second) // As programs that stay, it is there when it is looked for.
+	config := &tls.Config{InsecureSkipVerify: true}
+	if os.Args[1] == "1.2" { config.MaxVersion = tls.VersionTLS12 }
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: config}}
+	answer, err := client.Get(os.Args[2])
+	if err != nil { panic(err) }
+	fmt.Print(answer.StatusCode)
+}
+"#;
+
+/// What is the first instruction of a function that is probed, as a process finds it that is started now.
+const FIRST: &str = "import ctypes, sys\n\
+    function = ctypes.CDLL(sys.argv[1]).EVP_DigestUpdate\n\
+    print(ctypes.string_at(ctypes.cast(function, ctypes.c_void_p).value, 4).hex(), flush=True)\n\
+    sys.argv[2:] and __import__('time').sleep(600)\n";
+
+/// Processes that are on their own, as those of a pod are.
+struct Processes<'a> {
+    net: &'a Net,
+    /// The first of them, as it is known outside. All of them go with it.
+    init: u32,
+    _parent: Killed,
+    certificate: PathBuf,
+}
+
+impl<'a> Processes<'a> {
+    fn new(net: &'a Net) -> Self {
+        let parent =
+            net.in_pod("unshare").args(["--pid", "--fork", "--kill-child", "--mount-proc", "sleep", "600"]).spawn();
+        let parent = Killed(parent.expect("ip runs"));
+        let id = parent.0.id();
+        let mut init = None;
+        until("the first process", || {
+            let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+            init = children.split_whitespace().next().and_then(|child| child.parse().ok());
+            init.is_some_and(|init: u32| {
+                std::fs::read(format!("/proc/{init}/cmdline")).is_ok_and(|line| line.starts_with(b"sleep"))
+            })
+        });
+        let certificate = net.folder.path().join("both.pem");
+        let path = certificate.display();
+        sh(&format!(
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {path}.key -out {path}.crt -days 2 \
+             -subj /CN=localhost 2>/dev/null && cat {path}.key {path}.crt >{path}"
+        ));
+        Self { net, init: init.expect("it is there"), _parent: parent, certificate }
+    }
+
+    /// A command among them.
+    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["-p", "-m", "-n", "-t", &self.init.to_string()]).arg(program).env("GODEBUG", "http2client=0");
+        command
+    }
+
+    /// What a command among them prints.
+    fn run(&self, line: &[&str]) -> String {
+        let output = self.command(line[0]).args(&line[1..]).output().expect("nsenter runs");
+        assert!(output.status.success(), "{line:?}: {}", said(&output));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Starts an agent among them, and waits until it has probes in so many files.
+    fn agent(&self, files: u64) -> Agent<'a> {
+        let mut run = self.command(binary_with_probes());
+        run.args(["run", "--tls", "--ring", "16Mi", "--pod", "shop/web-1"]).arg("--socket").arg(self.net.socket());
+        let agent = self.net.start(run);
+        until("probes", || agent.told()["tls"]["files"].as_u64() >= Some(files));
+        agent
+    }
+
+    fn server(&self, mut command: Command, port: u16) -> Killed {
+        let path = self.certificate.to_str().expect("text");
+        command.args(["-c", SERVER, path, &port.to_string()]);
+        ready(command)
+    }
+}
+
+/// Starts a server, and waits until it listens.
+fn ready(mut command: Command) -> Killed {
+    let mut child: Child = command.stdout(Stdio::piped()).spawn().expect("it runs");
+    let mut word = [0; 6];
+    std::io::Read::read_exact(child.stdout.as_mut().expect("a pipe"), &mut word).expect("it is ready");
+    Killed(child)
+}
+
+/// Paths that were asked for over TLS.
+fn asked(path: &Path) -> Vec<String> {
+    let (rows, _) = dissect_file(path);
+    let decrypted = rows.into_iter().filter(|row| row.decrypted.is_some() && row.protocol == "http");
+    let mut paths: Vec<_> = decrypted.map(|row| row.target).collect();
+    paths.sort();
+    paths
+}
+
+/// The same according to Wireshark.
+fn asked_as_wireshark_sees_it(path: &Path) -> Vec<String> {
+    let output = Command::new("tshark")
+        .arg("-2")
+        .arg("-r")
+        .arg(path)
+        .args(["-Y", "http.request && tls", "-T", "fields", "-e", "http.request.uri"])
+        .output()
+        .expect("tshark runs");
+    let mut paths: Vec<_> = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
+    paths.sort();
+    paths
+}
+
+/// All lines of the key log in a stream.
+fn lines(blocks: &[Block]) -> Vec<&str> {
+    let secrets = blocks.iter().filter_map(|block| if let Block::Secrets(text) = block { Some(text) } else { None });
+    secrets.flat_map(|text| text.lines()).collect()
+}
+
+/// Go programs: with symbols, without, and without symbols but position-independent.
+fn go() -> &'static [PathBuf; 3] {
+    static PROGRAMS: OnceLock<[PathBuf; 3]> = OnceLock::new();
+    PROGRAMS.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/agent-test/go");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let source = folder.join("client.go");
+        std::fs::write(&source, GO).expect("its source");
+        let flags: [(&str, &[&str]); 3] =
+            [("plain", &[]), ("stripped", &["-ldflags=-s -w"]), ("pie", &["-ldflags=-s -w", "-buildmode=pie"])];
+        flags.map(|(name, flags)| {
+            let path = folder.join(name);
+            let mut build = Command::new("go");
+            build.arg("build").args(flags).arg("-o").arg(&path).arg(&source);
+            assert!(build.status().expect("go runs").success());
+            path
+        })
+    })
+}
+
+#[test]
+fn what_programs_say_over_tls_can_be_read() {
+    let programs = go();
+    let net = Net::new();
+    let pod = Processes::new(&net);
+    let _server = pod.server(pod.command("python3"), 8443);
+    let mut go_server = pod.command(&programs[1]);
+    let _go_server =
+        Killed(go_server.arg("serve").arg(&pod.certificate).stdout(Stdio::null()).spawn().expect("it runs"));
+    let mut agent = pod.agent(2);
+    let stream = agent.stream(&[]);
+    let curl = |more: &[&str]| pod.run(&[&["curl", "-sk", "--http1.1"], more].concat());
+    assert_eq!(curl(&["https://127.0.0.1:8443/curl-1.3"]), "/curl-1.3");
+    assert_eq!(curl(&["--tls-max", "1.2", "https://127.0.0.1:8443/curl-1.2"]), "/curl-1.2");
+    let retried = ["--curves", "P-521:X25519", "https://127.0.0.1:8443/curl-other-group"];
+    assert_eq!(curl(&retried), "/curl-other-group");
+    assert_eq!(curl(&["https://127.0.0.1:8444/go-server"]), "/go-server");
+    assert_eq!(curl(&["--tls-max", "1.2", "https://127.0.0.1:8444/go-server-1.2"]), "/go-server-1.2");
+    let node = "setTimeout(() => require('https').get({host: '127.0.0.1', port: 8443, path: '/node', \
+                rejectUnauthorized: false}, r => { console.log(r.statusCode); r.resume(); }), 2000)";
+    assert_eq!(pod.run(&["node", "-e", node]), "200");
+    for (program, name) in programs.iter().zip(["plain", "stripped", "pie"]) {
+        let program = program.to_str().expect("text");
+        for version in ["1.2", "1.3"] {
+            let url = format!("https://127.0.0.1:8443/go-{name}-{version}");
+            assert_eq!(pod.run(&[program, version, &url]), "200");
+        }
+    }
+    // What is captured last is in the buffer when the agent is told to stop.
+    assert_eq!(agent.told()["tls"]["lost"], 0);
+    assert_eq!(agent.told()["tls"]["unmatched"], 0);
+    agent.stop();
+    let path = stream.path.clone();
+    stream.end();
+    let mut wanted: Vec<String> = ["curl-1.3", "curl-1.2", "curl-other-group", "go-server", "go-server-1.2", "node"]
+        .map(|it| format!("/{it}"))
+        .to_vec();
+    for name in ["plain", "stripped", "pie"] {
+        wanted.extend(["1.2", "1.3"].map(|version| format!("/go-{name}-{version}")));
+    }
+    wanted.sort();
+    assert_eq!(asked(&path), wanted);
+    // Nothing of a secret is in the agent's log, which the node keeps.
+    let mut log = String::new();
+    std::io::Read::read_to_string(agent.child.stderr.as_mut().expect("a pipe"), &mut log).expect("text");
+    assert!(log.contains("tls: probes in libcrypto.so"), "{log}");
+    assert!(!log.split(|c: char| !c.is_ascii_hexdigit()).any(|word| word.len() >= 32), "{log}");
+}
+
+#[test]
+fn handshakes_that_take_turns_are_not_mixed_up() {
+    let net = Net::new();
+    let pod = Processes::new(&net);
+    let _server = pod.server(pod.command("python3"), 8443);
+    let mut agent = pod.agent(1);
+    let stream = agent.stream(&[]);
+    assert_eq!(pod.run(&["python3", "-c", MANY, "100"]), "100");
+    assert_eq!(agent.told()["tls"]["lost"], 0);
+    assert_eq!(agent.told()["tls"]["unmatched"], 0);
+    agent.stop();
+    let path = stream.path.clone();
+    let blocks = stream.end();
+    assert_eq!(lines(&blocks).len(), 4 * 100);
+    let mut wanted: Vec<_> = (0..100).map(|n| format!("/many-{n}")).collect();
+    wanted.sort();
+    assert_eq!(asked(&path), wanted);
+}
+
+#[test]
+fn of_other_pods_not_a_byte_is_read() {
+    let net = Net::new();
+    let (ours, others) = (Processes::new(&net), Processes::new(&net));
+    // Both use the same file of the library, and so do processes of the node. Their packets are seen, as the network is one.
+    let _others_server = others.server(others.command("python3"), 8443);
+    let mut agent = ours.agent(1);
+    let stream = agent.stream(&[]);
+    let line = ["-sk", "--http1.1", "https://127.0.0.1:8443/"];
+    let curl = |mut command: Command, name: &str| {
+        let output = command.args(&line[..2]).arg(format!("{}{name}", line[2])).output().expect("it runs");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("/{name}"));
+    };
+    curl(others.command("curl"), "theirs");
+    curl(net.in_pod("curl"), "the-nodes");
+    assert_eq!(agent.told()["tls"]["keys"], 0);
+    curl(ours.command("curl"), "ours");
+    curl(others.command("curl"), "theirs");
+    agent.stop();
+    let path = stream.path.clone();
+    let blocks = stream.end();
+    assert_eq!(lines(&blocks).len(), 4);
+    assert_eq!(asked(&path), ["/ours"]);
+    assert_eq!(asked_as_wireshark_sees_it(&path), ["/ours"]);
+}
+
+#[test]
+fn probes_are_gone_with_the_agent_however_it_ends() {
+    let net = Net::new();
+    let pod = Processes::new(&net);
+    // Agents of other tests have probes in the library that all use.
+    let library = net.folder.path().join("libcrypto.so.3");
+    sh(&format!("cp $(ldconfig -p | sed -n 's/.*libcrypto.so.3 .*=> //p' | head -n 1) {}", library.display()));
+    let library = library.to_str().expect("text");
+    let first = || pod.run(&["python3", "-c", FIRST, library]);
+    let untouched = first();
+    let mut user = pod.command("python3");
+    let _user = Killed(user.args(["-c", FIRST, library, "stay"]).stdout(Stdio::null()).spawn().expect("it runs"));
+    let mut agent = pod.agent(1);
+    until("probes", || first() != untouched);
+    agent.stop();
+    assert_eq!(first(), untouched);
+    let mut agent = pod.agent(1);
+    until("probes", || first() != untouched);
+    sh(&format!("kill -9 $(cat /proc/{id}/task/{id}/children)", id = agent.child.id()));
+    assert_ne!(exit_code(&mut agent.child), Some(0));
+    until("the probes are gone", || first() == untouched);
+}
+
+#[test]
+fn a_session_that_comes_later_gets_the_keys_as_well() {
+    let net = Net::new();
+    let pod = Processes::new(&net);
+    let _server = pod.server(pod.command("python3"), 8443);
+    let mut agent = pod.agent(1);
+    pod.run(&["curl", "-sk", "--http1.1", "https://127.0.0.1:8443/before"]);
+    until("the keys are there", || agent.told()["tls"]["keys"] == 4);
+    let stream = agent.stream(&["--since", "60"]);
+    agent.stop();
+    let path = stream.path.clone();
+    stream.end();
+    assert_eq!(asked(&path), ["/before"]);
+}
+
+#[test]
+fn without_what_it_takes_it_says_so() {
+    let net = Net::new();
+    let refusal = |mut command: Command| {
+        let output = command.args(["run", "--tls"]).arg("--socket").arg(net.socket()).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(1));
+        said(&output)
+    };
+    // Here the PID namespace may be the machine's own, which is refused first.
+    let pod = Processes::new(&net);
+    let mut command = pod.command("setpriv");
+    command.args(["--bounding-set", "-sys_admin,-bpf,-perfmon"]).arg(binary_with_probes());
+    let said = refusal(command);
+    assert!(said.starts_with("error: cannot read TLS keys: "), "{said}");
+    assert!(said.contains("\nhint: uprobes need the capabilities SYS_ADMIN and SYS_PTRACE"), "{said}");
+}
