@@ -112,7 +112,8 @@ fn feed(packet: &[u8], hasher: &mut impl Hasher) -> Option<()> {
             hasher.write(header.get(2..8)?);
             hasher.write(header.get(12..20)?);
             let carried = packet.get(usize::from(header.first()? & 0x0f) * 4..)?;
-            let is_first = header.get(6)? & 0x1f == 0 && *header.get(7)? == 0;
+            let offset = u16::from_be_bytes([*header.get(6)?, *header.get(7)?]) & 0x1fff;
+            let is_first = offset == 0;
             (*header.get(9)?, carried, is_first)
         }
         6 => {
