@@ -9,6 +9,7 @@ use super::live::{self, Saving};
 use super::{Failure, read};
 use crate::cluster::flags::{Capture, Connection, Mode, Options, Place, Reading, Select, Via, duration};
 use crate::cluster::{Cluster, Selection};
+use crate::dissect::text;
 use crate::output::Format;
 use crate::output::kept::Kept;
 use crate::output::status::Status;
@@ -119,10 +120,25 @@ async fn sniff(args: &Args, status: &mut Status) -> Result<(), Failure> {
 
 /// The folder of a session that begins now.
 fn kept(name: &str) -> Result<Kept, Failure> {
-    let arguments = std::env::args().skip(1).collect();
+    let arguments = without_token(std::env::args().skip(1));
     Kept::create(Some(name).filter(|name| !name.is_empty()), now().to_string(), arguments).map_err(|error| {
         Failure::new(format!("cannot keep the session: {error}")).hint("kubectl sniff sessions lists those there are")
     })
+}
+
+/// The arguments, to be kept on disk, where no bearer token belongs.
+fn without_token(arguments: impl Iterator<Item = String>) -> Vec<String> {
+    let mut is_token = false;
+    let hidden = arguments.map(|argument| {
+        if std::mem::replace(&mut is_token, argument == "--token") {
+            text::HIDDEN.to_owned()
+        } else if argument.starts_with("--token=") {
+            format!("--token={}", text::HIDDEN)
+        } else {
+            argument
+        }
+    });
+    hidden.collect()
 }
 
 /// Where the packets go.
@@ -148,4 +164,16 @@ fn saving(args: &Args) -> Result<Saving, Failure> {
         );
     }
     Ok(Saving::Stdout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_not_kept() {
+        let kept = |line: &str| without_token(line.split(' ').map(str::to_owned)).join(" ");
+        assert_eq!(kept("web --token abc --keep"), "web --token [hidden] --keep");
+        assert_eq!(kept("--token=abc web --keep"), "--token=[hidden] web --keep");
+    }
 }
