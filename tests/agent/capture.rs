@@ -222,12 +222,19 @@ fn no_packet_gets_past_the_filter(backend: &'static str) {
     }
     let mut agent = start();
     let stream = agent.stream(&[]);
+    assert_eq!(noise.try_wait().expect("a child"), None, "the noise must last longer than the starts");
+    // A backend that filters in user space may drop what is wanted while the noise fills its ring.
+    noise.kill().and_then(|()| noise.wait()).expect("a child");
+    until("the noise is behind it", || {
+        send(&net.peer, "10.9.0.2", 7777, "behind-it", 1, 20);
+        !marked(&stream.blocks(), "behind-it").is_empty()
+    });
     send(&net.peer, "10.9.0.2", 7777, "wanted", 50, 20);
     stream.await_marks("wanted", 50);
-    assert_eq!(noise.try_wait().expect("a child"), None, "the noise must last longer than the test");
     agent.stop();
     let blocks = stream.end();
-    assert_eq!((packets(&blocks).len(), marked(&blocks, "wanted").len()), (50, 50));
+    let wanted = marked(&blocks, "wanted").len();
+    assert_eq!((packets(&blocks).len(), wanted), (marked(&blocks, "behind-it").len() + wanted, 50));
     assert_eq!(hello(&blocks)["filter"], "udp dst port 7777");
 }
 
