@@ -31,9 +31,11 @@ mod postgresql;
 mod quic;
 mod radius;
 mod redis;
+mod sip;
 mod snappy;
 mod sql;
 pub mod text;
+mod thrift;
 pub mod tls;
 mod websocket;
 
@@ -71,6 +73,8 @@ pub static PROTOCOLS: &[&Protocol] = &[
     &quic::PROTOCOL,
     &radius::PROTOCOL,
     &redis::PROTOCOL,
+    &sip::PROTOCOL,
+    &thrift::PROTOCOL,
     &tls::PROTOCOL,
     &websocket::PROTOCOL,
 ];

@@ -25,7 +25,7 @@ pub(super) struct Head<'a> {
 }
 
 /// Where a head ends: `Ok` is its length with the empty line, `Err` the place where to look on when more bytes have come.
-pub(super) fn end(bytes: &[u8], from: usize) -> Result<usize, usize> {
+pub(in crate::dissect) fn end(bytes: &[u8], from: usize) -> Result<usize, usize> {
     let rest = bytes.get(from..).unwrap_or_default();
     let mut resume = from;
     for at in memchr_iter(b'\n', rest).map(|at| at + from) {
@@ -71,7 +71,7 @@ fn is_method(method: &[u8]) -> bool {
     (1..=32).contains(&method.len()) && method.iter().all(|&byte| is_token(byte))
 }
 
-pub(super) fn is_token(byte: u8) -> bool {
+pub(in crate::dissect) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
@@ -89,7 +89,7 @@ fn split_line(bytes: &[u8]) -> (&[u8], &[u8]) {
 
 /// The fields of a head or trailer, read one by one: name, and value with the line breaks of a folded one.
 #[derive(Clone, Debug)]
-pub(super) struct Fields<'a>(pub &'a [u8]);
+pub(in crate::dissect) struct Fields<'a>(pub &'a [u8]);
 
 impl<'a> Iterator for Fields<'a> {
     type Item = (&'a [u8], &'a [u8]);
@@ -117,7 +117,7 @@ impl<'a> Iterator for Fields<'a> {
 }
 
 /// The value of a folded field in one line.
-pub(super) fn unfold(value: &[u8]) -> Cow<'_, [u8]> {
+pub(in crate::dissect) fn unfold(value: &[u8]) -> Cow<'_, [u8]> {
     if memchr(b'\n', value).is_none() {
         return Cow::Borrowed(value);
     }

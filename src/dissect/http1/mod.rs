@@ -5,7 +5,7 @@
 //! chunked. Responses answer requests in order.
 
 mod body;
-mod head;
+pub(super) mod head;
 
 use std::collections::VecDeque;
 
