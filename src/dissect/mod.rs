@@ -8,6 +8,7 @@ mod amqp;
 mod cassandra;
 mod cursor;
 mod detect;
+mod dhcp;
 mod diameter;
 mod dns;
 mod driver;
@@ -52,6 +53,7 @@ use crate::entry::Direction;
 pub static PROTOCOLS: &[&Protocol] = &[
     &amqp::PROTOCOL,
     &cassandra::PROTOCOL,
+    &dhcp::PROTOCOL,
     &diameter::PROTOCOL,
     &dns::PROTOCOL,
     &graphql::PROTOCOL,
