@@ -27,6 +27,7 @@ mod mongodb;
 mod mqtt;
 mod mysql;
 mod nats;
+mod nfs;
 mod pair;
 mod postgresql;
 mod quic;
@@ -71,6 +72,7 @@ pub static PROTOCOLS: &[&Protocol] = &[
     &mqtt::PROTOCOL,
     &mysql::PROTOCOL,
     &nats::PROTOCOL,
+    &nfs::PROTOCOL,
     &postgresql::PROTOCOL,
     &quic::PROTOCOL,
     &radius::PROTOCOL,
