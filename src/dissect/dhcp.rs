@@ -5,9 +5,7 @@
 //!
 //! Not parsed: what vendors put into options 43 and 125; DHCPv6.
 
-use super::{
-    Cursor, Cx, Dissector, Malformed, Message, Probe, Progress, Protocol, Short, Transport, Verdict, text,
-};
+use super::{Cursor, Cx, Dissector, Malformed, Message, Probe, Progress, Protocol, Short, Transport, Verdict, text};
 use crate::entry::{Direction, Text, Value};
 use crate::fields;
 
@@ -31,9 +29,25 @@ const FIXED: usize = 236;
 
 /// The names of message types (option 53), by number; RFC 2132, 3203, 4388, 6926, 7724.
 const TYPES: &[&str] = &[
-    "", "DISCOVER", "OFFER", "REQUEST", "DECLINE", "ACK", "NAK", "RELEASE", "INFORM", "FORCERENEW", "LEASEQUERY",
-    "LEASEUNASSIGNED", "LEASEUNKNOWN", "LEASEACTIVE", "BULKLEASEQUERY", "LEASEQUERYDONE", "ACTIVELEASEQUERY",
-    "LEASEQUERYSTATUS", "TLS",
+    "",
+    "DISCOVER",
+    "OFFER",
+    "REQUEST",
+    "DECLINE",
+    "ACK",
+    "NAK",
+    "RELEASE",
+    "INFORM",
+    "FORCERENEW",
+    "LEASEQUERY",
+    "LEASEUNASSIGNED",
+    "LEASEUNKNOWN",
+    "LEASEACTIVE",
+    "BULKLEASEQUERY",
+    "LEASEQUERYDONE",
+    "ACTIVELEASEQUERY",
+    "LEASEQUERYSTATUS",
+    "TLS",
 ];
 
 /// How an option's value is written.
@@ -74,7 +88,9 @@ const OPTIONS: &[(u8, &str, Kind)] = &[
 ];
 
 fn probe(probe: &Probe<'_>) -> Verdict {
-    let Some(([op @ (1 | 2), hardware, length, hops], rest)) = probe.data.split_first_chunk() else { return Verdict::No };
+    let Some(([op @ (1 | 2), hardware, length, hops], rest)) = probe.data.split_first_chunk() else {
+        return Verdict::No;
+    };
     let from = if *op == 1 { Direction::ToServer } else { Direction::ToClient };
     let magic = rest.get(FIXED - 4..FIXED).is_some_and(|magic| magic == MAGIC);
     let plausible = *hardware > 0 && *length <= 16 && *hops <= 16;
@@ -146,7 +162,8 @@ impl<'a> Header<'a> {
     fn target(&self, requested: Option<&[u8]>) -> String {
         let [client, given, ..] = self.addresses;
         let requested = requested.and_then(|value| value.first_chunk::<4>()).map(|octets| Ipv4Addr::from(*octets));
-        let about = [Some(given), requested, Some(client)].into_iter().flatten().find(|address| !address.is_unspecified());
+        let about =
+            [Some(given), requested, Some(client)].into_iter().flatten().find(|address| !address.is_unspecified());
         about.map_or_else(|| hardware(self.hardware), |address| address.to_string())
     }
 

@@ -38,8 +38,20 @@ const MAX_REMEMBERED: usize = 256;
 
 /// Methods (RFC 3261, 3262, 3265, 3311, 3428, 3515, 3903, 6086).
 const METHODS: &[&str] = &[
-    "INVITE", "ACK", "OPTIONS", "BYE", "CANCEL", "REGISTER", "PRACK", "SUBSCRIBE", "NOTIFY", "UPDATE", "MESSAGE", "REFER",
-    "PUBLISH", "INFO",
+    "INVITE",
+    "ACK",
+    "OPTIONS",
+    "BYE",
+    "CANCEL",
+    "REGISTER",
+    "PRACK",
+    "SUBSCRIBE",
+    "NOTIFY",
+    "UPDATE",
+    "MESSAGE",
+    "REFER",
+    "PUBLISH",
+    "INFO",
 ];
 
 /// Compact forms of header fields (RFC 3261 section 7.3.3 and later ones).
@@ -129,7 +141,8 @@ impl<'a> Head<'a> {
 
 /// What tells one request's `Via` from another's; servers add parameters to it.
 fn branch(via: &[u8]) -> &[u8] {
-    let parameter = via.split(|byte| *byte == b';').map(<[u8]>::trim_ascii).find_map(|one| one.strip_prefix(b"branch="));
+    let parameter =
+        via.split(|byte| *byte == b';').map(<[u8]>::trim_ascii).find_map(|one| one.strip_prefix(b"branch="));
     parameter.unwrap_or_default()
 }
 
@@ -150,10 +163,10 @@ fn probe(probe: &Probe<'_>) -> Verdict {
     let line = window.get(..end).unwrap_or_default();
     match Start::parse(line.strip_suffix(b"\r").unwrap_or(line)) {
         // Either side asks, but the one that asks first is the client.
-        Some(Start::Request { .. }) if probe.direction == Direction::ToServer || !probe.start => Verdict::Yes,
-        Some(Start::Request { .. }) => Verdict::Maybe,
-        Some(Start::Response { .. }) if probe.direction == Direction::ToClient || !probe.start => Verdict::Yes,
-        Some(Start::Response { .. }) => Verdict::Maybe,
+        Some(_) if !probe.start => Verdict::Yes,
+        Some(Start::Request { .. }) if probe.direction == Direction::ToServer => Verdict::Yes,
+        Some(Start::Response { .. }) if probe.direction == Direction::ToClient => Verdict::Yes,
+        Some(_) => Verdict::Maybe,
         None => Verdict::No,
     }
 }
@@ -298,7 +311,9 @@ mod tests {
         let response = Start::parse(b"SIP/2.0 180 Ringing");
         assert_eq!(response, Some(Start::Response { code: 180, reason: b"Ringing" }));
         assert_eq!(Start::parse(b"SIP/2.0 200"), Some(Start::Response { code: 200, reason: b"" }));
-        for wrong in ["GET / HTTP/1.1", "INVITE bob SIP/2.0", "SIP/2.0 99 x", "SIP/2.0 2000", "INVITE sip:bob SIP/3.0", ""] {
+        for wrong in
+            ["GET / HTTP/1.1", "INVITE bob SIP/2.0", "SIP/2.0 99 x", "SIP/2.0 2000", "INVITE sip:bob SIP/3.0", ""]
+        {
             assert_eq!(Start::parse(wrong.as_bytes()), None, "{wrong}");
         }
     }

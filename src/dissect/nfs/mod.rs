@@ -14,7 +14,8 @@ mod xdr;
 use std::collections::HashMap;
 
 use super::{
-    Cursor, Cx, Dissector, Malformed, Message, Probe, Progress, Protocol, Recover, Role, Short, Transport, Verdict, text,
+    Cursor, Cx, Dissector, Malformed, Message, Probe, Progress, Protocol, Recover, Role, Short, Transport, Verdict,
+    text,
 };
 use crate::entry::{Direction, Text, Value};
 use crate::fields;
@@ -117,7 +118,13 @@ struct Nfs {
 }
 
 impl Nfs {
-    fn call(&mut self, call: &Call<'_>, cursor: &mut Cursor<'_>, message: &mut Message, cx: &Cx<'_>) -> Result<(), Malformed> {
+    fn call(
+        &mut self,
+        call: &Call<'_>,
+        cursor: &mut Cursor<'_>,
+        message: &mut Message,
+        cx: &Cx<'_>,
+    ) -> Result<(), Malformed> {
         let procedure = procedure(call.program, call.version, call.procedure)
             .ok_or(Malformed("a program or procedure that is not known"))?;
         let mut operation = procedure.0;
@@ -165,7 +172,8 @@ impl Nfs {
             let Asked { procedure, version, path, .. } = asked;
             let mut handle = None;
             // What only lists has no status.
-            let number = if matches!(procedure.0, "DUMP" | "UMNT" | "UMNTALL" | "EXPORT") { Ok(0) } else { cursor.u32() };
+            let number =
+                if matches!(procedure.0, "DUMP" | "UMNT" | "UMNTALL" | "EXPORT") { Ok(0) } else { cursor.u32() };
             if let Ok(number @ 1..) = number {
                 (message.status, message.failed) = (status(number, version), true);
             }

@@ -12,8 +12,7 @@ const RPCSEC_GSS: u32 = 6;
 const MAX_AUTH: usize = 400;
 
 /// Why a call was not carried out.
-const REFUSALS: &[&str] =
-    &["", "PROG_UNAVAIL", "PROG_MISMATCH", "PROC_UNAVAIL", "GARBAGE_ARGS", "SYSTEM_ERR"];
+const REFUSALS: &[&str] = &["", "PROG_UNAVAIL", "PROG_MISMATCH", "PROC_UNAVAIL", "GARBAGE_ARGS", "SYSTEM_ERR"];
 
 /// The head of a call.
 #[derive(Clone, Copy, Debug)]

@@ -80,10 +80,10 @@ impl<'a> Read<'a> {
                 let bytes = cursor.take(if kind == "8" { 8 } else { 16 })?;
                 self.field(name, || text::hex(bytes).into());
             }
-            "b" => self.bitmap(cursor)?,
+            "b" => bitmap(cursor)?,
             // Attributes: which, and their values.
             "a" => {
-                self.bitmap(cursor)?;
+                bitmap(cursor)?;
                 opaque(cursor)?;
             }
             _ => return Err(Short),
@@ -91,17 +91,17 @@ impl<'a> Read<'a> {
         Ok(())
     }
 
-    fn bitmap(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Short> {
-        let words = cursor.u32()?;
-        if words > MAX_BITMAP {
-            return Err(Short);
-        }
-        cursor.skip(words as usize * 4)
-    }
-
     fn field(&mut self, name: &'static str, value: impl FnOnce() -> Value) {
         if self.detail && !name.is_empty() {
             self.fields.push((Text::Borrowed(name), value()));
         }
     }
+}
+
+fn bitmap(cursor: &mut Cursor<'_>) -> Result<(), Short> {
+    let words = cursor.u32()?;
+    if words > MAX_BITMAP {
+        return Err(Short);
+    }
+    cursor.skip(words as usize * 4)
 }

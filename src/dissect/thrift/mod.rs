@@ -10,7 +10,8 @@
 mod value;
 
 use super::{
-    Cursor, Cx, Dissector, Malformed, Message, Probe, Progress, Protocol, Recover, Role, Short, Transport, Verdict, text,
+    Cursor, Cx, Dissector, Malformed, Message, Probe, Progress, Protocol, Recover, Role, Short, Transport, Verdict,
+    text,
 };
 use crate::entry::{Direction, Text, Value};
 use crate::fields;
@@ -97,7 +98,10 @@ impl<'a> Head<'a> {
             4 => Kind::OneWay,
             _ => return Ok(Err(Malformed("a type of message that is not known"))),
         };
-        if !version || name.is_empty() || !name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_.:$-".contains(byte)) {
+        if !version
+            || name.is_empty()
+            || !name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_.:$-".contains(byte))
+        {
             return Ok(Err(Malformed("another version, or a name that is none")));
         }
         Ok(Ok(Self { encoding, kind, name, sequence }))

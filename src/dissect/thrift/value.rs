@@ -238,7 +238,10 @@ impl Lexer {
             Encoding::Binary => cursor.u32()?.into(),
             Encoding::Compact => varint(cursor)?,
         };
-        u32::try_from(length).ok().filter(|length| i32::try_from(*length).is_ok()).ok_or(Malformed("a negative length").into())
+        u32::try_from(length)
+            .ok()
+            .filter(|length| i32::try_from(*length).is_ok())
+            .ok_or(Malformed("a negative length").into())
     }
 }
 
@@ -363,7 +366,8 @@ mod tests {
     use super::*;
 
     /// {1: true, 2: [1, -1], 3: {"a": 1.5}, 20: {1: 7}} in both encodings.
-    const BINARY: &[u8] = b"\x02\0\x01\x01\x0f\0\x02\x08\0\0\0\x02\0\0\0\x01\xff\xff\xff\xff\x0d\0\x03\x0b\x04\0\0\0\x01\0\0\0\x01a\
+    const BINARY: &[u8] =
+        b"\x02\0\x01\x01\x0f\0\x02\x08\0\0\0\x02\0\0\0\x01\xff\xff\xff\xff\x0d\0\x03\x0b\x04\0\0\0\x01\0\0\0\x01a\
         \x3f\xf8\0\0\0\0\0\0\x0c\0\x14\x03\0\x01\x07\0\0";
     const COMPACT: &[u8] = b"\x11\x19\x25\x02\x01\x1b\x01\x87\x01a\0\0\0\0\0\0\xf8\x3f\x0c\x28\x13\x07\0\0";
 
