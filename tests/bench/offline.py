@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 
 import measure
+import packetbeat
 from measure import CORES, PLUGIN, Failure, ratio, run, say, setting, table
 
 GENERATE = measure.ROOT / "tests" / "bench" / "generate"
@@ -88,7 +89,7 @@ def known():
 
 
 def mixed():
-    """The mixed capture: speed beside tshark, and every row counted."""
+    """The mixed capture: speed beside tshark and packetbeat, and every row counted."""
     megabytes, runs = setting("SIZE", 200.0), setting("RUNS", 3, int)
     path, summary = generate("mixed", megabytes)
     cores = [1, 2] if len(CORES) > 1 else [1]
@@ -97,7 +98,10 @@ def mixed():
         for count in cores:
             commands[f"kubectl sniff{form}, {count} core{'s' * (count > 1)}"] = (sniff(path, *words), count)
     commands["tshark -T fields, 1 core"] = (tshark(path), 1)
-    taken = best(commands, runs)
+    with tempfile.TemporaryDirectory() as folder:
+        if beat := packetbeat.reads(path, folder):
+            commands["packetbeat, 1 core (JSON; no Kafka)"] = (beat, 1)
+        taken = best(commands, runs)
     pairs, size = sum(summary["pairs"].values()), summary["bytes"] / 1e6
     peer = taken["tshark -T fields, 1 core"]
     rows = [
