@@ -1,20 +1,22 @@
 //! Drives one dissector over one flow: detects it, keeps what it did not consume, carries it over gaps and switches.
 
-use std::collections::VecDeque;
+mod datagram;
+mod run;
+mod stream;
+
 use std::net::IpAddr;
 
+use self::run::{Run, context, run};
+use self::stream::{Stream, later, split};
 use super::detect::{Detected, confirms, detect};
 use super::{
-    Cx, Dissector, Malformed, Message, Options, PROTOCOLS, Probe, Progress, Protocol, Recover, Switch, Transport,
-    Verdict, tls,
+    Cx, Dissector, Malformed, Message, Options, PROTOCOLS, Probe, Protocol, Recover, Switch, Transport, Verdict, tls,
 };
 use crate::entry::{Direction, JOINED, Text};
 use crate::flow::reassembly::Stamp;
 
 /// The most bytes of one direction that wait for a dissector to have enough of them.
 const MAX_BUFFER: usize = 16 << 20;
-/// The largest buffer that is kept for the next message once it is empty.
-const MAX_SPARE: usize = 64 << 10;
 /// The most bytes of one direction that detection looks at before it gives up.
 const MAX_PROBE: usize = 4096;
 /// How many chunks of each direction may start with bytes of no protocol before the flow is left alone: one that was joined
@@ -89,99 +91,6 @@ enum State {
         dissector: Box<dyn Dissector>,
     },
     Ignoring,
-}
-
-/// One direction's bytes that nobody has consumed yet.
-#[derive(Default)]
-struct Stream {
-    buffer: Vec<u8>,
-    /// Where in the stream the buffer starts, from any origin.
-    start: usize,
-    /// Where in the stream each chunk of the buffer ends, and when it was captured.
-    marks: VecDeque<(usize, Stamp)>,
-    /// The buffer has to be this long before the dissector is called again.
-    enough: usize,
-    /// Bytes to pass over unseen.
-    skip: u64,
-    /// A message boundary is to be found again, chunk by chunk.
-    seeking: bool,
-    ended: bool,
-    /// It has ended, but the dissector still waits.
-    closing: bool,
-}
-
-impl Stream {
-    fn push(&mut self, bytes: &[u8], stamp: Stamp) {
-        self.buffer.extend_from_slice(bytes);
-        self.marks.push_back((self.start + self.buffer.len(), stamp));
-    }
-
-    fn clear(&mut self) {
-        self.buffer.clear();
-        self.marks.clear();
-        self.start = 0;
-        self.enough = 0;
-    }
-
-    /// When the byte at `offset` was captured.
-    fn stamp(&self, offset: usize) -> Stamp {
-        let position = self.start + offset;
-        let at = self.marks.partition_point(|(end, _)| *end <= position);
-        let Some((_, stamp)) = self.marks.get(at) else { return self.newest() };
-        let before = at.checked_sub(1).and_then(|before| self.marks.get(before));
-        later(*stamp, position - before.map_or(self.start, |(end, _)| *end))
-    }
-
-    fn newest(&self) -> Stamp {
-        self.marks.back().map_or_else(Stamp::default, |(_, stamp)| *stamp)
-    }
-
-    /// Forgets the first `n` bytes. What waits byte by byte has as many marks: only those that are done with are touched.
-    fn consume(&mut self, n: usize) {
-        let n = n.min(self.buffer.len());
-        if n == self.buffer.len() {
-            if n > MAX_SPARE {
-                self.buffer = Vec::new();
-                self.marks = VecDeque::new();
-            }
-            self.clear();
-            return;
-        }
-        self.buffer.drain(..n);
-        let position = self.start + n;
-        let mut start = self.start;
-        while let Some((end, _)) = self.marks.front().filter(|(end, _)| *end <= position) {
-            start = *end;
-            self.marks.pop_front();
-        }
-        if let Some((_, stamp)) = self.marks.front_mut() {
-            *stamp = later(*stamp, position - start);
-        }
-        self.start = position;
-    }
-}
-
-/// The stamp of the byte `offset` bytes into the chunk with that stamp.
-fn later(stamp: Stamp, offset: usize) -> Stamp {
-    Stamp { position: stamp.position.wrapping_add(offset as u32), ..stamp }
-}
-
-/// What a run of a dissector over some bytes came to.
-enum Run {
-    /// Consumed so far; wants so many bytes beyond what is left.
-    Wait {
-        consumed: usize,
-        more: usize,
-    },
-    Switch {
-        consumed: usize,
-        to: Switch,
-    },
-    Turn {
-        consumed: usize,
-    },
-    Ignore,
-    Malformed(Malformed),
 }
 
 impl Driver {
@@ -557,62 +466,6 @@ impl Driver {
         self.streams = <[Stream; 2]>::default();
     }
 
-    /// One datagram: whole in itself, so that its trouble costs nothing else.
-    fn datagram(
-        &mut self,
-        direction: Direction,
-        bytes: &[u8],
-        stamp: Stamp,
-        options: &Options,
-        out: &mut Vec<Message>,
-    ) {
-        let direction = self.oriented(direction);
-        if let State::Probing { tries } = &mut self.state {
-            let (transport, port) = (self.flow.transport, self.flow.port);
-            let probe = Probe { transport, direction, data: bytes, port, start: true };
-            match detect(&probe, &[], self.flow.certain, self.flow.hint) {
-                Detected::Yes { protocol, reversed } => {
-                    if reversed {
-                        self.reverse();
-                    }
-                    self.flow.certain = true;
-                    self.outcome.unknown = false;
-                    self.state = State::Dissecting { protocol, dissector: (protocol.new)() };
-                    let direction = if reversed { direction.reverse() } else { direction };
-                    self.dissect_datagram(direction, bytes, stamp, options, out);
-                }
-                Detected::More { .. } | Detected::No => {
-                    self.outcome.unknown = true;
-                    if is_hopeless(tries, direction, PATIENCE) {
-                        self.state = State::Ignoring;
-                    }
-                }
-            }
-        } else {
-            self.dissect_datagram(direction, bytes, stamp, options, out);
-        }
-    }
-
-    fn dissect_datagram(
-        &mut self,
-        dir: Direction,
-        bytes: &[u8],
-        stamp: Stamp,
-        options: &Options,
-        out: &mut Vec<Message>,
-    ) {
-        let State::Dissecting { dissector, .. } = &mut self.state else { return };
-        let mut cx = context(&self.flow, options, stamp, stamp, out);
-        match dissector.data(dir, bytes, &mut cx) {
-            Ok(Progress::Ignore) => self.ignore(),
-            Ok(Progress::Switch(_, Switch::To(protocol, dissector))) => {
-                self.state = State::Dissecting { protocol, dissector };
-            }
-            Ok(_) => {}
-            Err(Malformed(_)) => self.outcome.malformed += 1,
-        }
-    }
-
     /// The protocol of that name, for messages that carry their own.
     pub fn row_protocol(&self, message: &Message) -> &'static str {
         message.protocol.or_else(|| self.protocol().map(|protocol| protocol.name)).unwrap_or("unknown")
@@ -624,73 +477,6 @@ impl Driver {
     }
 }
 
-impl Stream {
-    /// After a run: forgets what was consumed and keeps the rest for later.
-    fn keep(&mut self, buffered: bool, bytes: &[u8], consumed: usize, stamp: Stamp) {
-        let had = if buffered { self.buffer.len() } else { bytes.len() };
-        self.skip += consumed.saturating_sub(had) as u64;
-        if buffered {
-            self.consume(consumed);
-        } else if let Some(rest) = bytes.get(consumed..).filter(|rest| !rest.is_empty()) {
-            self.push(rest, later(stamp, consumed));
-        }
-    }
-}
-
-/// Calls the dissector as long as it makes progress.
-#[allow(clippy::too_many_arguments, reason = "the parts of a driver, lent apart")]
-fn run(
-    bytes: &[u8],
-    stamp: impl Fn(usize) -> Stamp,
-    newest: Stamp,
-    dissector: &mut dyn Dissector,
-    direction: Direction,
-    flow: &Delivery,
-    options: &Options,
-    out: &mut Vec<Message>,
-) -> Run {
-    let mut consumed = 0;
-    while let Some(rest) = bytes.get(consumed..).filter(|rest| !rest.is_empty()) {
-        let mut cx = context(flow, options, stamp(consumed), newest, out);
-        match dissector.data(direction, rest, &mut cx) {
-            // A dissector that consumes nothing and asks for nothing would be called for ever.
-            Ok(Progress::Consumed(0)) => return Run::Wait { consumed, more: 1 },
-            Ok(Progress::Consumed(n)) => consumed = consumed.saturating_add(n),
-            Ok(Progress::Need(more)) => return Run::Wait { consumed, more: more.max(1) },
-            Ok(Progress::Switch(n, to)) => return Run::Switch { consumed: consumed.saturating_add(n), to },
-            Ok(Progress::Turn) => return Run::Turn { consumed },
-            Ok(Progress::Ignore) => return Run::Ignore,
-            Err(malformed) => return Run::Malformed(malformed),
-        }
-    }
-    Run::Wait { consumed, more: 1 }
-}
-
-fn context<'a>(
-    flow: &Delivery,
-    options: &'a Options,
-    first: Stamp,
-    newest: Stamp,
-    out: &'a mut Vec<Message>,
-) -> Cx<'a> {
-    Cx {
-        options,
-        transport: flow.transport,
-        port: flow.port,
-        start: flow.start,
-        addresses: flow.addresses,
-        time: first.time,
-        now: newest.time,
-        packet: first.packet,
-        position: first.position,
-        cut: false,
-        dropped: 0,
-        hint: flow.hint,
-        depth: flow.depth,
-        out,
-    }
-}
-
 /// Counts one more chunk of no protocol; true if there is no reason to look at another.
 fn is_hopeless(tries: &mut [u16; 2], direction: Direction, weight: u16) -> bool {
     if let Some(tries) = tries.get_mut(direction.index()) {
@@ -698,15 +484,6 @@ fn is_hopeless(tries: &mut [u16; 2], direction: Direction, weight: u16) -> bool 
     }
     let most = MAX_TRIES * PATIENCE;
     tries.iter().all(|tries| *tries >= most) || tries.iter().any(|tries| *tries >= ALONE * most)
-}
-
-/// The stream of a direction, and the other.
-fn split(streams: &mut [Stream; 2], direction: Direction) -> (&mut Stream, &mut Stream) {
-    let [to_server, to_client] = streams;
-    match direction {
-        Direction::ToServer => (to_server, to_client),
-        Direction::ToClient => (to_client, to_server),
-    }
 }
 
 /// True if a server of some protocol usually listens there.
