@@ -120,3 +120,96 @@ fn the_version_says_what_is_run_where() {
     let image = version["agentImage"].as_str().unwrap_or_default();
     assert!(image.contains("sniff-agent:"), "{version}");
 }
+
+/// A folder with these files in it.
+fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    folder
+}
+
+/// The types of all gRPC messages in the recorded calls, with these definitions.
+fn message_types(definitions: &[&str]) -> Vec<String> {
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let script = std::fs::read_to_string(fixtures.join("grpc/descriptors.flow")).unwrap();
+    let mut file = Vec::new();
+    for field in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 1] {
+        file.extend(field.to_le_bytes());
+    }
+    for (nanos, frame) in crate::support::flow_script::Script::parse(&script).frames() {
+        let (seconds, micros) = (nanos / 1_000_000_000, nanos % 1_000_000_000 / 1000);
+        for field in
+            [seconds.cast_unsigned() as u32, micros.cast_unsigned() as u32, frame.len() as u32, frame.len() as u32]
+        {
+            file.extend(field.to_le_bytes());
+        }
+        file.extend(frame);
+    }
+    let name = format!("grpc-{}.pcap", definitions.len() + definitions.concat().len());
+    let flags: Vec<&str> = definitions.iter().flat_map(|definition| ["--proto", definition]).collect();
+    let done = read(&name, &file, &[&["-o", "yaml"], flags.as_slice()].concat());
+    assert_eq!(done.code(), Some(0), "{}", done.stderr);
+    let types = done.stdout.lines().filter_map(|line| line.trim().strip_prefix("message_type: "));
+    types.map(str::to_owned).collect()
+}
+
+#[test]
+fn definitions_of_messages_come_as_sources_or_compiled() {
+    let fixtures = format!("{}/tests/fixtures/grpc", env!("CARGO_MANIFEST_DIR"));
+    let expected =
+        ["GetRequest", "Item", "WatchRequest", "Change", "Item", "PutReply"].map(|of| format!("shop.v1.{of}"));
+    let (source, compiled) = (format!("{fixtures}/shop.proto"), format!("{fixtures}/shop.binpb"));
+    for definitions in [&[source.as_str()][..], &[&fixtures], &[&compiled], &[&source, &compiled]] {
+        assert_eq!(message_types(definitions), expected, "{definitions:?}");
+    }
+    assert!(message_types(&[]).is_empty());
+
+    // Imports start from a folder above, or from another one.
+    let shared = "syntax = \"proto3\"; package shop.v1; message GetRequest { string id = 1; }";
+    let service = "syntax = \"proto3\"; package shop.v1; import \"shop/v1/shared.proto\";
+                   service Catalogue { rpc Get(GetRequest) returns (GetRequest); }";
+    let one = folder(&[("shop/v1/shared.proto", shared), ("shop/v1/service.proto", service)]);
+    let path = |folder: &tempfile::TempDir, name: &str| folder.path().join(name).display().to_string();
+    assert_eq!(message_types(&[&path(&one, "shop/v1/service.proto")])[0], "shop.v1.GetRequest");
+    let (first, second) = (folder(&[("service.proto", service)]), folder(&[("shop/v1/shared.proto", shared)]));
+    assert_eq!(message_types(&[&path(&first, ""), &path(&second, "")])[0], "shop.v1.GetRequest");
+}
+
+#[test]
+fn definitions_that_are_of_no_use_are_errors_that_say_where_and_what_next() {
+    let no_import = "syntax = \"proto3\";\nimport \"shop/none.proto\";\n";
+    let cases = folder(&[
+        ("syntax.proto", "syntax = \"proto3\";\nmessage A {\n  strin g id = 1;\n}\n"),
+        ("type.proto", "syntax = \"proto3\";\nmessage A {\n  Missing id = 1;\n}\n"),
+        ("import.proto", no_import),
+        ("text.binpb", "once upon a time"),
+        ("empty/README", ""),
+        ("twice/a.proto", "syntax = \"proto3\"; message A {}"),
+        ("twice/b.proto", "syntax = \"proto3\"; message A {}"),
+    ]);
+    for (name, cause, hint) in [
+        ("syntax.proto", "syntax.proto:3:11: expected", "protoc"),
+        ("type.proto", "type.proto:3:3: ", "protoc"),
+        ("import.proto", "import.proto:2:1: import 'shop/none.proto' not found", "--proto DIR"),
+        ("none.proto", "No such file", "a folder of them"),
+        ("none.binpb", "No such file", "a folder of them"),
+        ("text.binpb", "no FileDescriptorSet", "--include_imports"),
+        ("empty", "no files *.proto", "compiled sets"),
+        ("twice", "'A'", "protoc"),
+    ] {
+        let path = cases.path().join(name).display().to_string();
+        let done = read(&format!("{name}.pcap"), &capture(), &["--proto", &path]);
+        assert_eq!((done.code(), done.stdout.as_str()), (Some(1), ""), "{name}");
+        assert!(done.stderr.contains("error: ") && done.stderr.contains(&path), "{name}: {}", done.stderr);
+        assert!(done.stderr.contains(cause), "{name}: {}", done.stderr);
+        assert!(
+            done.stderr.lines().any(|line| line.starts_with("hint: ") && line.contains(hint)),
+            "{name}: {}",
+            done.stderr
+        );
+    }
+}

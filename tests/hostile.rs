@@ -4,6 +4,8 @@ use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use kubectl_sniff::dissect::Descriptors;
+
 use crate::support::flow_script::{Script, Step};
 use crate::support::sniff::{Done, command};
 
@@ -55,8 +57,8 @@ fn read(bound: usize, frames: impl Iterator<Item = Vec<u8>>) -> Done {
 /// A conversation's entries.
 fn dissect(port: u16, steps: impl IntoIterator<Item = (bool, Vec<u8>)>) -> Vec<serde_json::Value> {
     let steps = steps.into_iter().map(|(client, data)| Step::Data(client, data)).collect();
-    let keys = String::new();
-    let script = Script { port, udp: false, icmp: false, sctp: false, handshake: true, keys, steps };
+    let (keys, descriptors) = (String::new(), Descriptors::default());
+    let script = Script { port, udp: false, icmp: false, sctp: false, handshake: true, keys, descriptors, steps };
     read(BOUND, script.frames().into_iter().map(|(_, frame)| frame)).entries()
 }
 

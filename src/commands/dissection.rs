@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
-use crate::dissect::{self, Keys, Protocol};
+use crate::dissect::{self, Descriptors, Keys, Protocol};
 use crate::entry::Timestamp;
 use crate::output::status::Status;
 use crate::output::{Format, Look, summary};
@@ -44,6 +44,11 @@ pub struct Dissection {
     #[arg(long, value_name = "FILE")]
     pub keylog: Vec<PathBuf>,
 
+    /// Name the fields of gRPC messages by these definitions: a .proto file, a folder of them, or a FileDescriptorSet as
+    /// protoc, buf or grpcurl write it (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub proto: Vec<PathBuf>,
+
     /// With -o json, end with one more line: {"summary": …}, of what came and what was lost
     #[arg(long)]
     pub summary: bool,
@@ -79,7 +84,7 @@ fn decode_as(text: &str) -> Result<(u16, &'static Protocol), String> {
 
 impl Dissection {
     /// What the engine needs to know.
-    pub fn options(&self, keys: &Arc<Keys>) -> dissect::Options {
+    pub fn options(&self, keys: &Arc<Keys>, descriptors: Descriptors) -> dissect::Options {
         dissect::Options {
             detail: self.output.detail(),
             body_limit: self.body_limit,
@@ -87,6 +92,7 @@ impl Dissection {
             decode_as: self.decode_as.clone(),
             keys: Arc::clone(keys),
             flows: self.flows,
+            descriptors,
         }
     }
 

@@ -19,7 +19,7 @@ use super::read::Counted;
 use crate::capture::Note;
 use crate::cluster::flags::{Options, Processes};
 use crate::cluster::{self, Cluster, Event, Names, Selection, Stop};
-use crate::dissect::Keys;
+use crate::dissect::{Descriptors, Keys};
 use crate::entry::Name;
 use crate::output::kept::{Both, Kept};
 use crate::output::pcapng::Pcapng;
@@ -61,6 +61,7 @@ pub struct Session<'a> {
     pub selection: Selection,
     pub options: Options,
     pub dissection: &'a Dissection,
+    pub descriptors: Descriptors,
     pub duration: Option<Duration>,
     /// Where packets and entries are kept, if they are.
     pub kept: Option<Kept>,
@@ -116,7 +117,7 @@ impl Session<'_> {
         if !self.dissection.keylog.is_empty() || reads_keys {
             keys.grow();
         }
-        let mut dissection = self.dissection.options(&keys);
+        let mut dissection = self.dissection.options(&keys, self.descriptors);
         if let Some(kept) = &self.kept {
             let capture = kept.capture();
             let file = File::create(&capture)?;

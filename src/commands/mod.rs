@@ -4,6 +4,7 @@ mod dissection;
 mod keylog;
 mod live;
 mod ls;
+mod proto;
 mod protocols;
 mod read;
 mod sessions;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Failure;
 use super::dissection::{Dissection, conclude, stdout};
 use super::keylog::KeyLogs;
+use super::proto;
 use crate::capture::Source;
 use crate::capture::file::File;
 use crate::dissect::Keys;
@@ -20,13 +21,14 @@ pub fn run(path: &Path, dissection: &Dissection, status: &mut Status) -> Result<
     if matches!(dissection.output, Format::Name | Format::Pcapng) {
         return Err(Failure::usage("-o name and -o pcapng are for live pods; a file is printed as rows, JSON or YAML"));
     }
+    let descriptors = proto::load(&dissection.proto)?;
     let mut file = File::open(path).map_err(|error| Failure::new(error.to_string()))?;
     let keys = Arc::new(Keys::default());
     KeyLogs::new(&dissection.keylog).load(&keys)?;
     status.reading(file.progress().1);
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut sink = Counted::new(output::sink(dissection.output, stdout(), dissection.look(true)), dissection.count);
-    let result = pipeline::run(&mut file, &dissection.options(&keys), workers, &mut sink, |file| {
+    let result = pipeline::run(&mut file, &dissection.options(&keys, descriptors), workers, &mut sink, |file| {
         status.position(file.progress().0);
     });
     status.clear();

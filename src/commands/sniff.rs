@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::dissection::{Dissection, now, stdout};
 use super::live::{self, Saving};
-use super::{Failure, read};
+use super::{Failure, proto, read};
 use crate::cluster::flags::{Capture, Connection, Mode, Options, Place, Reading, Select, Via, duration};
 use crate::cluster::{Cluster, Selection};
 use crate::dissect::text;
@@ -100,6 +100,7 @@ async fn sniff(args: &Args, status: &mut Status) -> Result<(), Failure> {
         _ => {}
     }
     let options = Options { since, compress, mode, via, ..compiled(&args.capture)? };
+    let descriptors = proto::load(&args.dissection.proto)?;
     let saving = saving(args)?;
     let cluster = Cluster::connect(&args.connection).await?;
     let via_namespace = via_namespace.unwrap_or_else(|| cluster.namespace().to_owned());
@@ -114,7 +115,7 @@ async fn sniff(args: &Args, status: &mut Status) -> Result<(), Failure> {
     }
     let kept = args.keep.as_deref().map(kept).transpose()?;
     let (dissection, duration, save_keys) = (&args.dissection, args.duration, !args.no_keys);
-    let session = live::Session { cluster, selection, options, dissection, duration, kept, save_keys };
+    let session = live::Session { cluster, selection, options, dissection, descriptors, duration, kept, save_keys };
     session.run(saving, status).await
 }
 

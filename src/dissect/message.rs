@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::entry::{Direction, Text, Timestamp, Value};
 
+use super::grpc::{Descriptors, Method};
 use super::{Keys, Protocol, Transport};
 
 /// What a message is to its row.
@@ -112,6 +113,8 @@ pub struct Options {
     pub keys: Arc<Keys>,
     /// Make rows of TCP and UDP flows that no dissector knows.
     pub flows: bool,
+    /// Of gRPC's services and messages, as far as they are known.
+    pub descriptors: Descriptors,
 }
 
 impl Default for Options {
@@ -123,6 +126,7 @@ impl Default for Options {
             decode_as: Vec::new(),
             keys: Arc::default(),
             flows: false,
+            descriptors: Descriptors::default(),
         }
     }
 }
@@ -146,6 +150,8 @@ pub struct Cx<'a> {
     pub(super) hint: Option<&'static Protocol>,
     /// How many flows this one is inside of.
     pub(super) depth: u8,
+    /// What this connection told of its own gRPC services.
+    pub(super) learnt: Option<Descriptors>,
     pub(super) out: &'a mut Vec<Message>,
 }
 
@@ -197,6 +203,12 @@ impl Cx<'_> {
     #[must_use]
     pub fn body_limit(&self) -> usize {
         if self.options.detail { self.options.body_limit } else { 0 }
+    }
+
+    /// What is known of the gRPC method that a path names.
+    #[must_use]
+    pub(super) fn method(&self, path: &str) -> Method {
+        Method::find(path, &self.options.descriptors, self.learnt.as_ref())
     }
 
     /// True if credentials may be shown.

@@ -43,6 +43,7 @@ mod websocket;
 
 pub use cursor::{Cursor, Short};
 pub use driver::{Delivery, Driver, Outcome, is_server_port};
+pub use grpc::Descriptors;
 pub use message::{Cx, Message, Options, Role};
 pub use pair::{Ends, Pairer};
 pub use tls::keys::Keys;

@@ -7,7 +7,7 @@ use std::io::Cursor;
 
 use kubectl_sniff::capture::file::File;
 use kubectl_sniff::capture::{Batch, Frame, Source};
-use kubectl_sniff::dissect::{Options, PROTOCOLS, Protocol, Transport};
+use kubectl_sniff::dissect::{Descriptors, Options, PROTOCOLS, Protocol, Transport};
 use kubectl_sniff::entry::Timestamp;
 use kubectl_sniff::pipeline::{Engine, Shard};
 
@@ -72,6 +72,7 @@ impl Conversation {
             sctp: datagrams && matches!(transport, Transport::TcpOrSctp | Transport::Sctp),
             handshake: flags & MID_STREAM == 0,
             keys: String::new(),
+            descriptors: Descriptors::default(),
             steps: Vec::new(),
         };
         let size = SIZES[usize::from(flags >> SIZE) % SIZES.len()];

@@ -15,14 +15,16 @@
 //! ! > 40               40 bytes of the client's that were sent but not captured
 //! fin                  both sides close
 //! keylog LABEL …       a line of a TLS key log
+//! proto FILE           descriptors of gRPC services, compiled, in tests/fixtures
 //! syn                  the client asks for a connection, with `mid-stream` to see what becomes of it
 //! again                the last frame once more
 //! rst <                a side breaks off
 //! ```
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 
-use kubectl_sniff::dissect::Options;
+use kubectl_sniff::dissect::{Descriptors, Options};
 
 /// One step of a conversation.
 #[derive(Clone, Debug)]
@@ -55,15 +57,16 @@ pub struct Script {
     pub sctp: bool,
     pub handshake: bool,
     pub keys: String,
+    pub descriptors: Descriptors,
     pub steps: Vec<Step>,
 }
 
 impl Script {
     /// Parses a script; a fault in it ends the test with the line.
     pub fn parse(text: &str) -> Self {
-        let keys = String::new();
+        let (keys, descriptors) = (String::new(), Descriptors::default());
         let (steps, port) = (Vec::new(), 80);
-        let mut script = Self { port, udp: false, icmp: false, sctp: false, handshake: true, keys, steps };
+        let mut script = Self { port, udp: false, icmp: false, sctp: false, handshake: true, keys, descriptors, steps };
         for (number, line) in text.lines().enumerate() {
             let fault = |why: &str| -> ! { panic!("line {}: {why}: {line}", number + 1) };
             if line.is_empty() || line.starts_with('#') {
@@ -85,6 +88,10 @@ impl Script {
                 }
                 "fin" => script.steps.push(Step::Fin),
                 "keylog" => script.keys.extend([rest, "\n"]),
+                "proto" => {
+                    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+                    script.descriptors.add(&std::fs::read(folder.join(rest)).unwrap()).unwrap();
+                }
                 "syn" => script.steps.push(Step::Syn),
                 "again" => script.steps.push(Step::Again),
                 "rst" => script.steps.push(Step::Reset(rest == ">")),
@@ -97,7 +104,8 @@ impl Script {
 
     /// Full detail, with the keys.
     pub fn options(&self) -> Options {
-        let options = Options { detail: true, ..Options::default() };
+        let descriptors = self.descriptors.clone();
+        let options = Options { detail: true, descriptors, ..Options::default() };
         options.keys.add(self.keys.as_bytes());
         options
     }

@@ -73,6 +73,7 @@ pub(super) fn context<'a>(
         dropped: 0,
         hint: flow.hint,
         depth: flow.depth,
+        learnt: None,
         out,
     }
 }

@@ -116,6 +116,8 @@ pub struct Draft {
     pub row: Option<(Text, String)>,
     /// More decoded fields, to be shown after the others.
     pub extra: Vec<(Text, Value)>,
+    /// What is known of the gRPC method that is called.
+    pub method: grpc::Method,
 }
 
 impl Draft {
@@ -155,6 +157,7 @@ impl Draft {
             missing: 0,
             row: None,
             extra: Vec::new(),
+            method: grpc::Method::default(),
         }
     }
 
@@ -170,6 +173,12 @@ impl Draft {
         if cx.detail() {
             self.fields.push(name, value, cx.secrets());
         }
+    }
+
+    /// How the body is coded, or a gRPC message.
+    #[must_use]
+    pub fn coding(&self) -> &[u8] {
+        &self.coding
     }
 
     /// Takes the next bytes of the body.
@@ -271,8 +280,7 @@ impl Draft {
         }
         fields.push(("headers".into(), std::mem::take(&mut self.fields).into()));
         if self.media == Media::Grpc && self.message.protocol == Some(grpc::NAME) {
-            let messages = grpc::messages(&self.body, self.size, &self.coding, cx.body_limit());
-            fields.push(("messages".into(), messages));
+            self.messages(&mut fields, cx);
         } else if with_body && self.size > 0 {
             fields.push(("body".into(), self.body_value(cx.body_limit())));
         }
@@ -281,6 +289,23 @@ impl Draft {
         }
         fields.append(&mut self.extra);
         Value::Map(fields)
+    }
+
+    /// The messages of a gRPC call's half.
+    fn messages(&mut self, fields: &mut Vec<(Text, Value)>, cx: &Cx<'_>) {
+        let response = self.message.role == Role::Response;
+        let body = self.body.get(..cx.body_limit()).unwrap_or(&self.body);
+        let kind = self.method.kind(response);
+        let messages = grpc::messages(body, self.size, &self.coding, cx.body_limit(), kind);
+        if let (true, Some(kind)) = (messages.misfits, kind) {
+            let warning = format!("messages that are no {}: their fields go by number", kind.name());
+            self.message.warnings.push(warning.into());
+        }
+        if let (grpc::Method::NotGiven, false) = (&self.method, response) {
+            self.warn("not in the descriptors: fields go by number");
+        }
+        fields.extend(messages.kind.map(|kind| ("message_type".into(), kind.into())));
+        fields.push(("messages".into(), messages.values));
     }
 
     fn body_value(&self, limit: usize) -> Value {

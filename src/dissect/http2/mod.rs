@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use self::frame::{END_HEADERS, END_STREAM, Frame, HEAD, Kind, PREFACE};
 use self::hpack::{Decoder, List};
 use self::stream::{Block, Stream};
+use super::grpc::Learnt;
 use super::http::Draft;
 use super::{Cursor, Cx, Dissector, Malformed, Probe, Progress, Protocol, Recover, Transport, Verdict};
 use crate::entry::Direction;
@@ -66,6 +67,8 @@ struct Http2 {
     streams: BTreeMap<u32, Stream>,
     /// The fields of the last block.
     list: List,
+    /// What its gRPC server told of itself.
+    learnt: Option<Box<Learnt>>,
 }
 
 /// One direction.
@@ -100,6 +103,7 @@ struct Open {
 
 impl Dissector for Http2 {
     fn data(&mut self, direction: Direction, bytes: &[u8], cx: &mut Cx<'_>) -> Result<Progress, Malformed> {
+        self.tell(cx);
         let side = self.side(direction);
         if side.content.is_some() {
             return Ok(Progress::Consumed(self.content(direction, bytes, cx)));
@@ -155,6 +159,7 @@ impl Dissector for Http2 {
     }
 
     fn gap(&mut self, direction: Direction, len: u64, cx: &mut Cx<'_>) -> Recover {
+        self.tell(cx);
         let side = self.side(direction);
         if let Some(content) = &mut side.content
             && len > 0
@@ -180,6 +185,7 @@ impl Dissector for Http2 {
     }
 
     fn close(&mut self, direction: Direction, _rest: &[u8], cx: &mut Cx<'_>) {
+        self.tell(cx);
         // A client may close its half and still be answered.
         if direction == Direction::ToClient {
             for stream in self.streams.values_mut() {
@@ -191,6 +197,11 @@ impl Dissector for Http2 {
 }
 
 impl Http2 {
+    /// Lets rows know what the server told of itself.
+    fn tell(&self, cx: &mut Cx<'_>) {
+        cx.learnt = self.learnt.as_ref().map(|learnt| learnt.descriptors.clone());
+    }
+
     fn side(&mut self, direction: Direction) -> &mut Side {
         let [to_server, to_client] = &mut self.sides;
         match direction {
@@ -243,6 +254,7 @@ impl Http2 {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.data(direction, bytes.get(..taken).unwrap_or_default(), 0, 0);
             if left == 0 {
+                stream.learn(&mut self.learnt, cx);
                 stream.data_end(direction, end, cx);
             }
         }
@@ -301,7 +313,7 @@ impl Http2 {
         fragments: &[u8],
         cx: &mut Cx<'_>,
     ) -> Result<(), Malformed> {
-        let Self { sides, streams, list } = self;
+        let Self { sides, streams, list, .. } = self;
         list.clear();
         let side = sides.get_mut(block.direction.index()).ok_or(Malformed("no such side"))?;
         side.decoder.get_or_insert_with(Decoder::joined).decode(fragments, list)?;

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use super::hpack::List;
+use crate::dissect::grpc::Learnt;
 use crate::dissect::http::{Draft, Media};
 use crate::dissect::{Cx, grpc, text};
 use crate::entry::{Direction, Text, Timestamp};
@@ -41,6 +42,8 @@ pub(in crate::dissect) struct Stream {
     authority: String,
     grpc_status: Option<(Text, bool)>,
     grpc_message: Option<String>,
+    /// Where a gRPC server tells its descriptors: how many bytes of its answers were taken.
+    reflected: Option<usize>,
 }
 
 impl Stream {
@@ -59,6 +62,7 @@ impl Stream {
             authority: String::new(),
             grpc_status: None,
             grpc_message: None,
+            reflected: None,
         }
     }
 
@@ -96,7 +100,7 @@ impl Stream {
 
     fn take(&mut self, response: bool, head: &Head<'_>, block: Block, list: &List, cx: &Cx<'_>) {
         let trailer = self.half(response).is_some();
-        let version = self.version;
+        let (version, reflects) = (self.version, self.reflected.is_some());
         let draft = self.half(response).get_or_insert_with(|| {
             let mut draft = if response {
                 Draft::response(block.direction, head.status.unwrap_or_default(), version.into(), cx)
@@ -105,6 +109,9 @@ impl Stream {
                 Draft::request(block.direction, method, path, version.into(), cx)
             };
             (draft.message.time, draft.message.packet) = (block.time, block.packet);
+            if response && reflects {
+                draft.keep = draft.keep.max(grpc::MAX_REFLECTION);
+            }
             draft
         });
         draft.message.bytes += block.bytes;
@@ -126,6 +133,8 @@ impl Stream {
         }
         if !response && !trailer {
             self.authority = text::string(head.authority.or(head.host).unwrap_or_default());
+            let reflects = head.path.is_some_and(|path| path.starts_with(grpc::REFLECTION));
+            self.reflected = (reflects && cx.detail()).then_some(0);
         }
         if response && let Some(status) = head.grpc_status.and_then(grpc::status) {
             self.grpc_status = Some(status);
@@ -146,6 +155,17 @@ impl Stream {
             draft.message.bytes = draft.message.bytes.saturating_add(content.len() as u64 + skipped + framing);
             draft.body(content);
             draft.size = draft.size.saturating_add(skipped);
+        }
+    }
+
+    /// Takes what a server tells of itself, as far as it came.
+    pub fn learn(&mut self, learnt: &mut Option<Box<Learnt>>, cx: &mut Cx<'_>) {
+        let (Some(reflected), Some(draft)) = (&mut self.reflected, &self.response) else { return };
+        let fresh = draft.body.get(*reflected..).unwrap_or_default();
+        if !fresh.is_empty() {
+            let learnt = learnt.get_or_insert_with(|| Box::new(Learnt::new(&cx.options.descriptors)));
+            *reflected += learnt.take(fresh, draft.coding());
+            cx.learnt = Some(learnt.descriptors.clone());
         }
     }
 
@@ -210,10 +230,16 @@ impl Stream {
             return;
         }
         let is_grpc = self.is_grpc();
-        let (request, response) = (self.request.take(), self.response.take());
+        let (request, mut response) = (self.request.take(), self.response.take());
         let answered = response.is_some();
         if let Some(mut draft) = request {
             draft.message.id = self.id;
+            if is_grpc && cx.detail() {
+                draft.method = cx.method(&draft.message.target);
+                if let Some(response) = &mut response {
+                    response.method = draft.method.clone();
+                }
+            }
             if !answered {
                 draft.message.warnings.extend(warning.clone());
             }

@@ -323,6 +323,7 @@ mod tests {
             dropped: 0,
             hint: None,
             depth: 0,
+            learnt: None,
             out: &mut out,
         };
         call(&mut cx);
