@@ -14,7 +14,7 @@ use kube::api::LogParams;
 use serde_json::{Value, json};
 
 use crate::support::cluster::{Place, kubeconfig, soon_within};
-use crate::support::sniff::{Sniff, command};
+use crate::support::sniff::{Sniff, command, run};
 
 /// How long a server may take to start, and a client to ask, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -40,6 +40,11 @@ struct Server {
 impl Server {
     fn new(name: &'static str, port: u16) -> Self {
         Self { name, port, user: 0, warns: "", mounts: Vec::new() }
+    }
+
+    /// Where its packets are saved.
+    fn capture(&self) -> String {
+        format!("{}/{}.pcap", env!("CARGO_TARGET_TMPDIR"), self.name)
     }
 
     /// The files of the folder and what the clients share, as a `ConfigMap` has them.
@@ -122,7 +127,7 @@ impl Server {
         told(&place, "/tmp/ready").await;
 
         // The capture stays for whoever has to find out why this fails.
-        let capture = format!("{}/{}.pcap", env!("CARGO_TARGET_TMPDIR"), self.name);
+        let capture = self.capture();
         let mut plugin = command();
         plugin.env("KUBECONFIG", kubeconfig());
         plugin.args(["client|server", "-n", &place.namespace, "-o", "json", "--pcap", &capture]);
@@ -231,7 +236,6 @@ servers! {
     mariadb: Server::new("mariadb", 3306);
     rabbitmq: Server::new("rabbitmq", 5672);
     nginx: Server { warns: "answered before its body was complete", ..Server::new("nginx", 8080) };
-    grpc: Server { warns: "reset by the client: CANCEL", ..Server::new("grpc", 50051) };
     graphql: Server::new("graphql", 8080);
     mosquitto: Server::new("mosquitto", 1883);
     nats: Server { warns: "no NATS after this: a verb that NATS does not have", ..Server::new("nats", 4222) };
@@ -244,4 +248,29 @@ servers! {
         mounts: vec![kafka::programs(), "/etc/java-17-openjdk".into()],
         ..Server::new("kafka", 9092)
     };
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc() {
+    let server = Server { warns: "reset by the client: CANCEL", ..Server::new("grpc", 50051) };
+    server.check().await;
+    let definitions = format!("{}/tests/servers/grpc/shop.proto", env!("CARGO_MANIFEST_DIR"));
+    let done = run(&["--pcap", &server.capture(), "--proto", &definitions, "-o", "yaml"]);
+    assert_eq!(done.code(), Some(0), "{}", done.stderr);
+    let lines: Vec<&str> = done.stdout.lines().map(str::trim).collect();
+    let count = |line: &str| lines.iter().filter(|found| found.trim_start_matches("- ") == line).count();
+    for (line, times) in [
+        ("message_type: shop.v1.Query", 2),
+        ("message_type: shop.v1.Item", 2),
+        ("name: tea", 2),
+        ("name: cup", 2),
+        ("priceCents: \"250\"", 1),
+        ("priceCents: \"9007199254740993\"", 1),
+        ("colour: COLOUR_RED", 2),
+        ("north: 3", 2),
+    ] {
+        assert_eq!(count(line), times, "{line}");
+    }
+    assert!(done.stdout.contains("2026-01-02T03:04:05.250Z"));
+    assert!(done.stdout.contains("not in the descriptors"), "the other service's calls say why they have numbers");
 }

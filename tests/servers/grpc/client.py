@@ -1,13 +1,14 @@
 """gRPC: unary and streamed calls, every status, cancelled, compression, many at once (grpcio)."""
 import time
 import grpc
+import shop
 from asked import PORT, SERVER, equal, fails, main, row
 
 AUTHORITY = f"{SERVER}:{PORT}"
 
 
-def tell(method, status="0", times=1):
-    row("grpc", f"/shop.v1.Test/{method}", AUTHORITY, status, times=times)
+def tell(method, status="0", times=1, service="Test"):
+    row("grpc", f"/shop.v1.{service}/{method}", AUTHORITY, status, times=times)
 
 
 def is_up():
@@ -57,9 +58,19 @@ def calls(channel):
     time.sleep(2)
 
 
+def catalogue(channel):
+    typed = {"request_serializer": shop.Query.SerializeToString, "response_deserializer": shop.Item.FromString}
+    equal(channel.unary_unary("/shop.v1.Catalogue/Find", **typed)(shop.Query(name="tea")), shop.item("tea", 250))
+    tell("Find", service="Catalogue")
+    items = [shop.item("cup", 2**53 + 1), shop.Item()]
+    equal(list(channel.unary_stream("/shop.v1.Catalogue/Watch", **typed)(shop.Query(name="cup"))), items)
+    tell("Watch", service="Catalogue")
+
+
 def ask():
     with grpc.insecure_channel(AUTHORITY) as channel:
         calls(channel)
+        catalogue(channel)
 
 
 main(ask, is_up)

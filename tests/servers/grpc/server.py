@@ -1,7 +1,9 @@
-"""A gRPC server whose messages are bytes; what it does with them is told by the method's name."""
+"""A gRPC server. The messages of `Test` are bytes, and what it does with them is told by the method's name; those of `Catalogue`
+are of `shop.proto`."""
 from concurrent import futures
 import time
 import grpc
+import shop
 
 
 def echo(request, context):
@@ -45,8 +47,25 @@ methods = {
     "Total": grpc.stream_unary_rpc_method_handler(total),
     "Talk": grpc.stream_stream_rpc_method_handler(talk),
 }
+
+
+def find(query, context):
+    return shop.item(query.name, 250)
+
+
+def watch(query, context):
+    yield shop.item(query.name, 2**53 + 1)
+    yield shop.Item()
+
+
+typed = {"request_deserializer": shop.Query.FromString, "response_serializer": shop.Item.SerializeToString}
+catalogue = {
+    "Find": grpc.unary_unary_rpc_method_handler(find, **typed),
+    "Watch": grpc.unary_stream_rpc_method_handler(watch, **typed),
+}
 server = grpc.server(futures.ThreadPoolExecutor(10))
 server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("shop.v1.Test", methods),))
+server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("shop.v1.Catalogue", catalogue),))
 server.add_insecure_port("0.0.0.0:50051")
 server.start()
 server.wait_for_termination()
