@@ -245,6 +245,14 @@ pub trait Dissector: Send {
         false
     }
 
+    /// How many bytes of memory it holds back by itself, as of a flow that it carries inside.
+    fn held(&self) -> usize {
+        0
+    }
+
+    /// Gives them up, of that direction: too many wait in all flows together.
+    fn relieve(&mut self, _direction: Direction, _cx: &mut Cx<'_>) {}
+
     /// What became of a flow that this one carries inside.
     fn outcome(&self) -> Outcome {
         Outcome::default()

@@ -139,10 +139,24 @@ impl Reassembly {
         self.streams.iter().all(|stream| stream.ended)
     }
 
-    /// Hands on whatever waits, with gaps where bytes are missing, and ends both directions.
-    pub fn finish(&mut self, out: &mut impl FnMut(usize, Piece<'_>)) {
+    /// How many bytes of memory what waits takes.
+    pub fn held(&self) -> usize {
+        let held = |stream: &Stream| stream.pending_bytes + stream.pending.capacity() * size_of::<Pending>();
+        self.streams.iter().map(held).sum()
+    }
+
+    /// Hands on whatever waits, with gaps where bytes are missing.
+    pub fn relieve(&mut self, out: &mut impl FnMut(usize, Piece<'_>)) {
         // Alternate by causal order as long as one side can go on without a gap; then force the side that blocks.
         while self.step(out) || self.force(out) {}
+        for stream in &mut self.streams {
+            stream.pending.shrink_to_fit();
+        }
+    }
+
+    /// The same, and ends both directions.
+    pub fn finish(&mut self, out: &mut impl FnMut(usize, Piece<'_>)) {
+        self.relieve(out);
         for (side, stream) in self.streams.iter_mut().enumerate() {
             if !stream.ended {
                 stream.ended = true;

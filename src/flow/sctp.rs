@@ -65,6 +65,19 @@ struct Fragment {
 }
 
 impl Association {
+    /// How many bytes of memory fragments take that wait for others.
+    pub fn held(&self) -> usize {
+        self.sides.iter().map(|side| side.bytes + side.fragments.len() * size_of::<Fragment>()).sum()
+    }
+
+    /// Gives them up.
+    pub fn relieve(&mut self) {
+        for side in &mut self.sides {
+            side.fragments.clear();
+            side.bytes = 0;
+        }
+    }
+
     /// Takes the chunks of one packet of `side`'s and hands on the messages that become whole.
     pub fn packet(&mut self, side: usize, chunks: &[u8], message: &mut impl FnMut(&[u8])) {
         let Some(side) = self.sides.get_mut(side) else { return };

@@ -30,6 +30,7 @@ pub fn summary(pods: Option<usize>, counts: &Counts) -> String {
         (counts.unknown_link, "packets of unknown link type"),
         (counts.fragments, "fragments incomplete"),
         (counts.evicted, "flows closed early"),
+        (counts.relieved, "flows short of memory"),
         (counts.faults, "flows lost to a fault of ours"),
     ] {
         if count > 0 {

@@ -17,6 +17,11 @@ use crate::flow::{Packet, Payload, Segment};
 
 /// The most flows held at once, by all engines of a capture together; past it the quietest eighth is closed.
 const MAX_FLOWS: usize = 100_000;
+/// The most bytes that wait in all flows together, for earlier ones or for the rest of their message, in all engines of a
+/// capture; past it the flows that hold most give up what they have, until a quarter of it is free.
+const MAX_HELD: usize = 128 << 20;
+/// What one engine may hold in any case: more than one flow ever does.
+const MIN_HELD: usize = 48 << 20;
 /// How often, in nanoseconds of capture time, quiet flows are looked for.
 const SWEEP_EVERY: i64 = 5_000_000_000;
 /// A UDP or ICMP flow is over when nothing came for so long: its questions stand unanswered.
@@ -73,6 +78,8 @@ struct Flow {
     dissection: Option<Box<Dissection>>,
     /// If it may become a row of its own; gone when it did.
     tally: Option<Box<Tally>>,
+    /// How many bytes of memory what waits took when it was last looked at.
+    held: usize,
 }
 
 struct Dissection {
@@ -92,6 +99,9 @@ pub struct Engine {
     /// Boxed, so that the table is small enough to grow and to be swept.
     flows: HashMap<Key, Box<Flow>>,
     max_flows: usize,
+    /// How many bytes of memory what waits takes, in all flows.
+    held: usize,
+    max_held: usize,
     next_sweep: Timestamp,
     now: Timestamp,
     counts: Counts,
@@ -109,6 +119,8 @@ impl Engine {
             decoder: Decoder::default(),
             flows: HashMap::new(),
             max_flows: MAX_FLOWS / shard.count.max(1) as usize,
+            held: 0,
+            max_held: MIN_HELD.max(MAX_HELD / shard.count.max(1) as usize),
             next_sweep: Timestamp(i64::MIN),
             now: Timestamp::default(),
             counts: Counts::default(),
@@ -168,6 +180,7 @@ impl Engine {
             counts: &mut self.counts,
             messages: &mut self.messages,
             out: &mut self.out,
+            held: &mut self.held,
             now: self.now,
             frame: frame.number,
         };
@@ -181,9 +194,14 @@ impl Engine {
             Payload::Other(_) => {}
         }));
         if outcome.is_err() {
-            self.flows.remove(&key);
+            if let Some(flow) = self.flows.remove(&key) {
+                self.held -= flow.held;
+            }
             self.messages.clear();
             self.counts.faults += 1;
+        }
+        if self.held > self.max_held {
+            self.relieve(frame.number);
         }
     }
 
@@ -196,6 +214,7 @@ impl Engine {
             counts: &mut self.counts,
             messages: &mut self.messages,
             out: &mut self.out,
+            held: &mut self.held,
             now: self.now,
             frame: last_frame,
         };
@@ -205,9 +224,11 @@ impl Engine {
                 dissection.driver.wake(context.options, context.messages);
                 dissection.settle(&flow.key, flow.client_side, flow.first_frame, None, &mut context);
                 flow.finish_if_over(&mut context);
+                flow.weigh(&mut context);
             }));
             if outcome.is_err() {
                 flow.dissection = None;
+                flow.weigh(&mut context);
                 context.messages.clear();
                 context.counts.faults += 1;
             }
@@ -248,6 +269,32 @@ impl Engine {
         }
     }
 
+    /// Has the flows that hold most give it up, the oldest of equals first.
+    fn relieve(&mut self, frame: u64) {
+        let holds = self.flows.values().filter(|flow| flow.held > 0);
+        let mut holders: Vec<_> = holds.map(|flow| (flow.held, flow.first_frame, flow.key)).collect();
+        holders.sort_unstable_by_key(|(held, first_frame, _)| (std::cmp::Reverse(*held), *first_frame));
+        let enough = self.max_held / 4 * 3;
+        for (_, _, key) in holders {
+            let mut context = Context {
+                options: &self.options,
+                counts: &mut self.counts,
+                messages: &mut self.messages,
+                out: &mut self.out,
+                held: &mut self.held,
+                now: self.now,
+                frame,
+            };
+            if let Some(flow) = self.flows.get_mut(&key) {
+                flow.relieve(&mut context);
+            }
+            self.counts.relieved += 1;
+            if self.held <= enough {
+                break;
+            }
+        }
+    }
+
     /// Makes rows of connections that were asked for in vain; they are remembered, as the SYN may come again.
     fn give_up(&mut self, now: Timestamp, frame: u64) {
         let in_vain = |flow: &Flow| {
@@ -274,6 +321,7 @@ impl Engine {
             counts: &mut self.counts,
             messages: &mut self.messages,
             out: &mut self.out,
+            held: &mut self.held,
             now: self.now,
             frame,
         };
@@ -283,12 +331,25 @@ impl Engine {
     }
 }
 
+/// What makes bytes come out of reassembly.
+#[derive(Clone, Copy)]
+enum Reassemble<'a> {
+    /// One more segment of that side.
+    Segment(usize, &'a Segment<'a>, Stamp),
+    /// They may wait no longer.
+    Relieve,
+    /// Nothing more comes.
+    Finish,
+}
+
 /// What the handling of a flow needs of its engine.
 struct Context<'a> {
     options: &'a Options,
     counts: &'a mut Counts,
     messages: &'a mut Vec<Message>,
     out: &'a mut Vec<Produced>,
+    /// How many bytes of memory what waits takes, in all flows.
+    held: &'a mut usize,
     /// The newest time of the capture.
     now: Timestamp,
     frame: u64,
@@ -327,8 +388,9 @@ fn tcp(
     if let Some(tally) = &mut flow.tally {
         tally.segment(side, segment, stamp);
     }
-    flow.reassemble(Some((side, segment, stamp)), cx);
+    flow.reassemble(Reassemble::Segment(side, segment, stamp), cx);
     flow.finish_if_over(cx);
+    flow.weigh(cx);
 }
 
 fn datagram(
@@ -349,6 +411,7 @@ fn datagram(
         tally.datagram(side, data, stamp);
     }
     flow.datagram(side, transport, data, stamp, cx);
+    flow.weigh(cx);
 }
 
 /// The chunks of an SCTP packet.
@@ -368,6 +431,7 @@ fn sctp(flows: &mut HashMap<Key, Box<Flow>>, key: Key, side: usize, chunks: &[u8
     let mut association = flow.association.take().unwrap_or_default();
     association.packet(side, chunks, &mut |message| flow.datagram(side, Transport::Sctp, message, stamp, cx));
     flow.association = Some(association);
+    flow.weigh(cx);
     if effect.ends {
         flow.finish(cx);
         flows.remove(&key);
@@ -407,11 +471,34 @@ impl Flow {
             association: None,
             dissection: None,
             tally: row.then(Box::default),
+            held: 0,
         })
     }
 
-    /// Reassembles with one more segment, or to the end without, and dissects what comes out.
-    fn reassemble(&mut self, segment: Option<(usize, &Segment<'_>, Stamp)>, cx: &mut Context<'_>) {
+    /// Looks how much waits now.
+    fn weigh(&mut self, cx: &mut Context<'_>) {
+        let dissection = self.dissection.as_ref().map_or(0, |dissection| dissection.driver.held());
+        let association = self.association.as_ref().map_or(0, |association| association.held());
+        let held = self.reassembly.held() + association + dissection;
+        *cx.held = *cx.held - self.held + held;
+        self.held = held;
+    }
+
+    /// Gives up what waits.
+    fn relieve(&mut self, cx: &mut Context<'_>) {
+        if let Some(association) = &mut self.association {
+            association.relieve();
+        }
+        self.reassemble(Reassemble::Relieve, cx);
+        if let Some(dissection) = &mut self.dissection {
+            dissection.relieve(&self.key, self.client_side, self.first_frame, cx);
+        }
+        self.finish_if_over(cx);
+        self.weigh(cx);
+    }
+
+    /// Dissects what comes out of reassembly.
+    fn reassemble(&mut self, by: Reassemble<'_>, cx: &mut Context<'_>) {
         let Self { key, reassembly, dissection, client_side, certain, first_frame, .. } = self;
         let mut dissect = |side, piece: Piece<'_>| {
             let direction = if side == *client_side { Direction::ToServer } else { Direction::ToClient };
@@ -433,9 +520,10 @@ impl Flow {
             });
             dissection.piece(key, *client_side, *first_frame, direction, piece, cx);
         };
-        match segment {
-            Some((side, segment, stamp)) => reassembly.segment(side, segment, stamp, &mut dissect),
-            None => reassembly.finish(&mut dissect),
+        match by {
+            Reassemble::Segment(side, segment, stamp) => reassembly.segment(side, segment, stamp, &mut dissect),
+            Reassemble::Relieve => reassembly.relieve(&mut dissect),
+            Reassemble::Finish => reassembly.finish(&mut dissect),
         }
     }
 
@@ -467,8 +555,9 @@ impl Flow {
     /// Hands on everything that still waits, and forgets all but that the flow was there.
     fn finish(&mut self, cx: &mut Context<'_>) {
         // What waited for bytes that never came may be all that the flow has.
-        self.reassemble(None, cx);
+        self.reassemble(Reassemble::Finish, cx);
         let dissection = self.dissection.take();
+        *cx.held -= std::mem::take(&mut self.held);
         let tally = self.tally.take();
         let Self { key, client_side, first_frame, certain, .. } = self;
         let order = (cx.frame, *first_frame);
@@ -519,6 +608,17 @@ impl Dissection {
         cx.counts.undecrypted += outcome.undecrypted;
         cx.counts.remains += pairer.remains();
         *rows > 0 || driver.protocol().is_some() && outcome.malformed == 0
+    }
+
+    /// Gives up what waits for more bytes.
+    fn relieve(&mut self, key: &Key, client_side: usize, first_frame: u64, cx: &mut Context<'_>) {
+        for direction in [Direction::ToServer, Direction::ToClient] {
+            let lost = self.driver.relieve(direction, cx.options, cx.messages);
+            if let (Some(_), Some(broken)) = (lost, self.broken.get_mut(direction.index())) {
+                *broken = true;
+            }
+            self.settle(key, client_side, first_frame, lost, cx);
+        }
     }
 
     /// The flow's ends, now that the driver may know better who is the client.

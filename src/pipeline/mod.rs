@@ -62,6 +62,8 @@ pub struct Counts {
     pub remains: u64,
     /// Flows closed early because a limit was reached.
     pub evicted: u64,
+    /// Flows whose waiting bytes were given up because too many waited in all flows together.
+    pub relieved: u64,
     /// Flows given up because of a fault of ours, each with a message on stderr.
     pub faults: u64,
     /// Entries left out because two sniffed pods saw the same request.
@@ -79,6 +81,7 @@ impl Counts {
         self.undecrypted += other.undecrypted;
         self.remains += other.remains;
         self.evicted += other.evicted;
+        self.relieved += other.relieved;
         self.faults += other.faults;
     }
 }

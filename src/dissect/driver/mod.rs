@@ -27,6 +27,9 @@ const ALONE: u16 = 8;
 /// How many more they may be if a protocol of the flow's port asks for them: the capture may have begun in a large message.
 const PATIENCE: u16 = 32;
 
+/// The warning of the row after bytes that waited and were given up.
+const RELIEVED: &str = "bytes before it were given up: too many waited in all flows together";
+
 /// What a driver is told about its flow.
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery {
@@ -249,6 +252,39 @@ impl Driver {
         if len == 0 {
             return None;
         }
+        self.lose(direction, len, options, out)
+    }
+
+    /// How many bytes of memory what waits takes.
+    pub fn held(&self) -> usize {
+        let inside = match &self.state {
+            State::Dissecting { dissector, .. } => dissector.held(),
+            _ => 0,
+        };
+        inside + self.streams.iter().map(Stream::held).sum::<usize>()
+    }
+
+    /// Gives up what waits of one direction, as if it had not been captured: too much does, of all flows together. The
+    /// direction as for [`gap`](Self::gap).
+    pub fn relieve(&mut self, direction: Direction, options: &Options, out: &mut Vec<Message>) -> Option<Direction> {
+        let direction = self.oriented(direction);
+        let stream = self.streams.get(direction.index())?;
+        if let State::Dissecting { dissector, .. } = &mut self.state {
+            let mut cx = context(&self.flow, options, stream.stamp(0), stream.newest(), out);
+            dissector.relieve(direction, &mut cx);
+        }
+        let waits = !stream.buffer.is_empty();
+        let lost = if waits { self.lose(direction, 0, options, out) } else { None };
+        if waits {
+            self.warning.get_or_insert(Text::Borrowed(RELIEVED));
+        }
+        self.streams.get_mut(direction.index())?.shrink();
+        lost
+    }
+
+    /// What waits of a direction is dropped, and `len` bytes behind it are missing.
+    fn lose(&mut self, direction: Direction, len: u64, options: &Options, out: &mut Vec<Message>) -> Option<Direction> {
+        let stream = self.streams.get_mut(direction.index())?;
         let stamp = stream.newest();
         let dropped = stream.buffer.len();
         if let State::Dissecting { dissector, .. } = &mut self.state

@@ -40,6 +40,17 @@ impl Stream {
         self.enough = 0;
     }
 
+    /// How many bytes of memory it takes.
+    pub fn held(&self) -> usize {
+        self.buffer.capacity() + self.marks.capacity() * size_of::<(usize, Stamp)>()
+    }
+
+    /// Gives back what is set aside for the next bytes, of which none wait.
+    pub fn shrink(&mut self) {
+        self.buffer.shrink_to_fit();
+        self.marks.shrink_to_fit();
+    }
+
     /// When the byte at `offset` was captured.
     pub fn stamp(&self, offset: usize) -> Stamp {
         let position = self.start + offset;

@@ -40,6 +40,11 @@ pub(super) struct Inner {
 }
 
 impl Inner {
+    /// How many bytes of memory it takes.
+    pub(super) fn held(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Bytes are missing.
     pub(super) fn lose(&mut self) {
         *self = Self { seeking: true, ..Self::default() };

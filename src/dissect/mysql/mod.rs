@@ -278,4 +278,14 @@ impl Dissector for Mysql {
             self.flush("", cx);
         }
     }
+
+    fn held(&self) -> usize {
+        self.inner.iter().map(Inner::held).sum()
+    }
+
+    fn relieve(&mut self, direction: Direction, cx: &mut Cx<'_>) {
+        if self.inner.get(direction.index()).is_some_and(|inner| inner.held() > 0) {
+            self.gap(direction, 0, cx);
+        }
+    }
 }

@@ -349,6 +349,23 @@ impl Dissector for Quic {
         self.flush(cx);
     }
 
+    fn held(&self) -> usize {
+        let held = |connection: &Connection| {
+            let datagrams: usize = connection.held.iter().map(|held| held.bytes.len()).sum();
+            datagrams + connection.session.as_ref().map_or(0, |session| session.waiting())
+        };
+        self.connection.as_ref().map_or(0, held)
+    }
+
+    fn relieve(&mut self, direction: Direction, cx: &mut Cx<'_>) {
+        if let Some(connection) = &mut self.connection {
+            connection.held.clear();
+            if let Some(session) = &mut connection.session {
+                session.relieve(direction, cx);
+            }
+        }
+    }
+
     fn outcome(&self) -> Outcome {
         let session = self.connection.as_ref().and_then(|connection| connection.session.as_ref());
         let undecrypted = self.undecrypted + session.map_or(0, |session| session.undecrypted());

@@ -283,15 +283,35 @@ impl Session {
         }
     }
 
-    /// The connection has ended: what is open is told as far as it came.
-    pub fn close(&mut self, cx: &mut Cx<'_>) {
-        let before = cx.out.len();
+    /// Bytes of streams that wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Reads all streams, holes or not, and nothing more of those of that direction of which bytes still wait.
+    pub fn relieve(&mut self, direction: Direction, cx: &mut Cx<'_>) {
+        self.read_all(cx);
+        for ((_, sender), stream) in &mut self.streams {
+            if *sender == direction && stream.waiting() > 0 {
+                self.waiting -= stream.waiting();
+                stream.ignore();
+            }
+        }
+    }
+
+    fn read_all(&mut self, cx: &mut Cx<'_>) {
         let mut open: Vec<(u64, Direction)> = self.streams.keys().copied().collect();
         // What tells how to read the others comes first, then requests before responses.
         open.sort_unstable_by_key(|(id, direction)| (id & 2 == 0, *id, *direction));
         for (id, direction) in open {
             self.read(id, direction, true, cx);
         }
+    }
+
+    /// The connection has ended: what is open is told as far as it came.
+    pub fn close(&mut self, cx: &mut Cx<'_>) {
+        let before = cx.out.len();
+        self.read_all(cx);
         self.streams.clear();
         self.waiting = 0;
         if let Some(http3) = &mut self.http3 {

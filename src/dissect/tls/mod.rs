@@ -211,6 +211,16 @@ impl Dissector for Tls {
         self.waiting.is_some()
     }
 
+    fn held(&self) -> usize {
+        self.session.as_deref().map_or(0, Session::held)
+    }
+
+    fn relieve(&mut self, direction: Direction, cx: &mut Cx<'_>) {
+        if let Some(session) = &mut self.session {
+            session.relieve(direction, cx);
+        }
+    }
+
     fn outcome(&self) -> Outcome {
         self.session.as_deref().map(Session::outcome).unwrap_or_default()
     }

@@ -414,6 +414,16 @@ impl Session {
         self.within(cx, |inner, options, out| inner.close(direction, cut, options, out));
     }
 
+    /// How many bytes of memory what waits inside takes.
+    pub fn held(&self) -> usize {
+        self.inner.held()
+    }
+
+    /// Gives up what waits inside.
+    pub fn relieve(&mut self, direction: Direction, cx: &mut Cx<'_>) {
+        self.within(cx, |inner, options, out| inner.relieve(direction, options, out));
+    }
+
     /// Calls the driver of what is inside, and marks the messages that come out.
     fn within<T>(&mut self, cx: &mut Cx<'_>, call: impl FnOnce(&mut Driver, &Options, &mut Vec<Message>) -> T) -> T {
         let before = cx.out.len();
