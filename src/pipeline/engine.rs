@@ -5,14 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use hashbrown::HashMap;
 
 use super::Counts;
+use super::flow::{Context, Flow, Reassemble};
 use super::key::Key;
-use super::tally::Tally;
 use crate::capture::Frame;
-use crate::dissect::{Delivery, Driver, Ends, Message, Options, Pairer, Role, Transport, is_server_port};
-use crate::entry::{Direction, Entry, JOINED, Text, Timestamp};
+use crate::dissect::{Message, Options, Transport, is_server_port};
+use crate::entry::{Entry, Timestamp};
 use crate::flow::decode::{Decoder, Undecoded};
-use crate::flow::reassembly::{Piece, Reassembly, Stamp};
-use crate::flow::sctp::{self, Association};
+use crate::flow::reassembly::Stamp;
+use crate::flow::sctp;
 use crate::flow::{Packet, Payload, Segment};
 
 /// The most flows held at once, by all engines of a capture together; past it the quietest eighth is closed.
@@ -35,8 +35,8 @@ const TCP_LINGER: i64 = 60_000_000_000;
 const SYN_IDLE: i64 = 10_000_000_000;
 
 /// IP protocol numbers.
-const TCP: u8 = 6;
-const UDP: u8 = 17;
+pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
 const SCTP: u8 = 132;
 
 /// Which flows an engine dissects, when several share a capture: each sees all frames.
@@ -60,35 +60,6 @@ pub struct Produced {
     pub order: (u64, u64),
     /// The entry, without its id.
     pub entry: Entry,
-}
-
-/// One 5-tuple.
-struct Flow {
-    key: Key,
-    client_side: usize,
-    /// Sequence number of the client's SYN, if it was seen.
-    syn: Option<u32>,
-    certain: bool,
-    first_frame: u64,
-    last_seen: Timestamp,
-    reassembly: Reassembly,
-    /// Of SCTP.
-    association: Option<Box<Association>>,
-    /// From the first payload on; gone when the flow is over.
-    dissection: Option<Box<Dissection>>,
-    /// If it may become a row of its own; gone when it did.
-    tally: Option<Box<Tally>>,
-    /// How many bytes of memory what waits took when it was last looked at.
-    held: usize,
-}
-
-struct Dissection {
-    driver: Driver,
-    pairer: Pairer,
-    /// Directions that lack bytes.
-    broken: [bool; 2],
-    /// Entries that came of it.
-    rows: usize,
 }
 
 /// Turns frames into entries. Time comes from frames only: the same frames give the same entries.
@@ -220,9 +191,7 @@ impl Engine {
         };
         for flow in waiting {
             let outcome = catch_unwind(AssertUnwindSafe(|| {
-                let Some(dissection) = &mut flow.dissection else { return };
-                dissection.driver.wake(context.options, context.messages);
-                dissection.settle(&flow.key, flow.client_side, flow.first_frame, None, &mut context);
+                flow.wake(&mut context);
                 flow.finish_if_over(&mut context);
                 flow.weigh(&mut context);
             }));
@@ -331,30 +300,6 @@ impl Engine {
     }
 }
 
-/// What makes bytes come out of reassembly.
-#[derive(Clone, Copy)]
-enum Reassemble<'a> {
-    /// One more segment of that side.
-    Segment(usize, &'a Segment<'a>, Stamp),
-    /// They may wait no longer.
-    Relieve,
-    /// Nothing more comes.
-    Finish,
-}
-
-/// What the handling of a flow needs of its engine.
-struct Context<'a> {
-    options: &'a Options,
-    counts: &'a mut Counts,
-    messages: &'a mut Vec<Message>,
-    out: &'a mut Vec<Produced>,
-    /// How many bytes of memory what waits takes, in all flows.
-    held: &'a mut usize,
-    /// The newest time of the capture.
-    now: Timestamp,
-    frame: u64,
-}
-
 fn tcp(
     flows: &mut HashMap<Key, Box<Flow>>,
     key: Key,
@@ -455,240 +400,4 @@ fn guess_client(key: &Key, sender: usize, options: &Options) -> usize {
         _ if key.low.1 == key.high.1 => sender,
         _ => usize::from(key.low.1 < key.high.1),
     }
-}
-
-impl Flow {
-    fn new(key: Key, client_side: usize, certain: bool, stamp: Stamp, options: &Options) -> Box<Self> {
-        let row = options.flows && matches!(key.transport, TCP | UDP);
-        Box::new(Self {
-            key,
-            client_side,
-            syn: None,
-            certain,
-            first_frame: stamp.packet,
-            last_seen: stamp.time,
-            reassembly: Reassembly::default(),
-            association: None,
-            dissection: None,
-            tally: row.then(Box::default),
-            held: 0,
-        })
-    }
-
-    /// Looks how much waits now.
-    fn weigh(&mut self, cx: &mut Context<'_>) {
-        let dissection = self.dissection.as_ref().map_or(0, |dissection| dissection.driver.held());
-        let association = self.association.as_ref().map_or(0, |association| association.held());
-        let held = self.reassembly.held() + association + dissection;
-        *cx.held = *cx.held - self.held + held;
-        self.held = held;
-    }
-
-    /// Gives up what waits.
-    fn relieve(&mut self, cx: &mut Context<'_>) {
-        if let Some(association) = &mut self.association {
-            association.relieve();
-        }
-        self.reassemble(Reassemble::Relieve, cx);
-        if let Some(dissection) = &mut self.dissection {
-            dissection.relieve(&self.key, self.client_side, self.first_frame, cx);
-        }
-        self.finish_if_over(cx);
-        self.weigh(cx);
-    }
-
-    /// Dissects what comes out of reassembly.
-    fn reassemble(&mut self, by: Reassemble<'_>, cx: &mut Context<'_>) {
-        let Self { key, reassembly, dissection, client_side, certain, first_frame, .. } = self;
-        let mut dissect = |side, piece: Piece<'_>| {
-            let direction = if side == *client_side { Direction::ToServer } else { Direction::ToClient };
-            if dissection.is_none() && !matches!(piece, Piece::Chunk(..)) {
-                return;
-            }
-            let dissection = dissection.get_or_insert_with(|| {
-                let Ends { client, server, .. } = key.ends(*client_side);
-                let delivery = Delivery {
-                    transport: Transport::Tcp,
-                    port: server.port,
-                    start: *certain,
-                    certain: *certain,
-                    addresses: [client.ip, server.ip],
-                    hint: None,
-                    depth: 0,
-                };
-                Dissection::new(delivery, cx.options)
-            });
-            dissection.piece(key, *client_side, *first_frame, direction, piece, cx);
-        };
-        match by {
-            Reassemble::Segment(side, segment, stamp) => reassembly.segment(side, segment, stamp, &mut dissect),
-            Reassemble::Relieve => reassembly.relieve(&mut dissect),
-            Reassemble::Finish => reassembly.finish(&mut dissect),
-        }
-    }
-
-    /// Dissects one datagram, or one message of SCTP.
-    fn datagram(&mut self, side: usize, transport: Transport, data: &[u8], stamp: Stamp, cx: &mut Context<'_>) {
-        let Self { key, client_side, certain, first_frame, dissection, .. } = self;
-        let direction = if side == *client_side { Direction::ToServer } else { Direction::ToClient };
-        let dissection = dissection.get_or_insert_with(|| {
-            let Ends { client, server, .. } = key.ends(*client_side);
-            let addresses = [client.ip, server.ip];
-            let (port, certain) = (server.port, *certain);
-            let delivery = Delivery { transport, port, start: true, certain, addresses, hint: None, depth: 0 };
-            Dissection::new(delivery, cx.options)
-        });
-        dissection.piece(key, *client_side, *first_frame, direction, Piece::Chunk(data, stamp), cx);
-    }
-
-    /// True while its bytes wait for something else than bytes.
-    fn is_waiting(&self) -> bool {
-        self.dissection.as_ref().is_some_and(|dissection| dissection.driver.is_waiting())
-    }
-
-    fn finish_if_over(&mut self, cx: &mut Context<'_>) {
-        if self.reassembly.is_over() && !self.is_waiting() {
-            self.finish(cx);
-        }
-    }
-
-    /// Hands on everything that still waits, and forgets all but that the flow was there.
-    fn finish(&mut self, cx: &mut Context<'_>) {
-        // What waited for bytes that never came may be all that the flow has.
-        self.reassemble(Reassemble::Finish, cx);
-        let dissection = self.dissection.take();
-        *cx.held -= std::mem::take(&mut self.held);
-        let tally = self.tally.take();
-        let Self { key, client_side, first_frame, certain, .. } = self;
-        let order = (cx.frame, *first_frame);
-        let mut ends = key.ends(*client_side);
-        let mut client_side = *client_side;
-        let mut warning = (key.transport == TCP && !*certain).then_some(Text::Borrowed(JOINED));
-        if let Some(mut dissection) = dissection {
-            let known = dissection.finish(key, client_side, *first_frame, cx);
-            if known {
-                return;
-            }
-            ends = dissection.ends(key, client_side);
-            client_side = if dissection.driver.reversed() { 1 - client_side } else { client_side };
-            warning = dissection.driver.take_warning();
-        }
-        if let Some(tally) = tally {
-            let mut entry = tally.entry(key.transport == TCP, client_side, ends, cx.now, cx.options.detail);
-            entry.warnings.extend(warning);
-            cx.out.push(Produced { order, entry });
-        }
-    }
-}
-
-impl Dissection {
-    fn new(delivery: Delivery, options: &Options) -> Box<Self> {
-        Box::new(Self {
-            driver: Driver::new(delivery, options),
-            pairer: Pairer::default(),
-            broken: [false; 2],
-            rows: 0,
-        })
-    }
-
-    /// Ends both directions. True if a protocol was found that the bytes did not contradict, or that made rows before.
-    fn finish(&mut self, key: &Key, client_side: usize, first_frame: u64, cx: &mut Context<'_>) -> bool {
-        for direction in [Direction::ToServer, Direction::ToClient] {
-            self.piece(key, client_side, first_frame, direction, Piece::Cut, cx);
-        }
-        let order = (cx.frame, first_frame);
-        let ends = self.ends(key, client_side);
-        let Self { driver, pairer, rows, .. } = self;
-        let before = cx.out.len();
-        pairer.finish(&ends, &mut |entry| produce(driver, order, entry, cx.out));
-        *rows += cx.out.len() - before;
-        let outcome = driver.outcome();
-        cx.counts.unknown_flows += u64::from(outcome.unknown);
-        cx.counts.malformed_flows += u64::from(outcome.malformed > 0);
-        cx.counts.undecrypted += outcome.undecrypted;
-        cx.counts.remains += pairer.remains();
-        *rows > 0 || driver.protocol().is_some() && outcome.malformed == 0
-    }
-
-    /// Gives up what waits for more bytes.
-    fn relieve(&mut self, key: &Key, client_side: usize, first_frame: u64, cx: &mut Context<'_>) {
-        for direction in [Direction::ToServer, Direction::ToClient] {
-            let lost = self.driver.relieve(direction, cx.options, cx.messages);
-            if let (Some(_), Some(broken)) = (lost, self.broken.get_mut(direction.index())) {
-                *broken = true;
-            }
-            self.settle(key, client_side, first_frame, lost, cx);
-        }
-    }
-
-    /// The flow's ends, now that the driver may know better who is the client.
-    fn ends(&self, key: &Key, client_side: usize) -> Ends {
-        key.ends(if self.driver.reversed() { 1 - client_side } else { client_side })
-    }
-
-    fn piece(
-        &mut self,
-        key: &Key,
-        client_side: usize,
-        first_frame: u64,
-        direction: Direction,
-        piece: Piece<'_>,
-        cx: &mut Context<'_>,
-    ) {
-        let mut lost = None;
-        match piece {
-            Piece::Chunk(data, stamp) => self.driver.data(direction, data, stamp, cx.options, cx.messages),
-            Piece::Gap(len) => {
-                cx.counts.gaps += 1;
-                cx.counts.gap_bytes += len;
-                if let Some(broken) = self.broken.get_mut(direction.index()) {
-                    *broken = true;
-                }
-                lost = self.driver.gap(direction, len, cx.options, cx.messages);
-            }
-            Piece::End => self.driver.close(direction, false, cx.options, cx.messages),
-            Piece::Cut => self.driver.close(direction, true, cx.options, cx.messages),
-        }
-        self.settle(key, client_side, first_frame, lost, cx);
-    }
-
-    /// Pairs the messages that came out; `lost`: those of this direction may be missing.
-    fn settle(
-        &mut self,
-        key: &Key,
-        client_side: usize,
-        first_frame: u64,
-        lost: Option<Direction>,
-        cx: &mut Context<'_>,
-    ) {
-        if cx.messages.is_empty() && lost.is_none() {
-            return;
-        }
-        let ends = self.ends(key, client_side);
-        let order = (cx.frame, first_frame);
-        let repeats = self.driver.repeats();
-        let Self { driver, pairer, broken, rows } = self;
-        let before = cx.out.len();
-        for message in cx.messages.drain(..) {
-            let protocol = driver.row_protocol(&message);
-            let sender = if driver.reversed() { message.direction.reverse() } else { message.direction };
-            if message.role == Role::Lost
-                && let Some(broken) = broken.get_mut(sender.index())
-            {
-                *broken = true;
-            }
-            let broken = broken.get(sender.index()) == Some(&true);
-            pairer
-                .message(protocol, repeats, broken, message, &ends, &mut |entry| produce(driver, order, entry, cx.out));
-        }
-        if let Some(direction) = lost {
-            pairer.gap(direction, &ends, &mut |entry| produce(driver, order, entry, cx.out));
-        }
-        *rows += cx.out.len() - before;
-    }
-}
-
-fn produce(driver: &mut Driver, order: (u64, u64), mut entry: Entry, out: &mut Vec<Produced>) {
-    entry.warnings.extend(driver.take_warning());
-    out.push(Produced { order, entry });
 }

@@ -3,6 +3,7 @@
 //! Owns [`Engine`], the counters and the traits [`Sink`] and [`Resolve`]. Does no I/O, knows no clock and no Kubernetes.
 
 mod engine;
+mod flow;
 mod key;
 mod live;
 mod merge;
