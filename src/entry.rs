@@ -333,4 +333,23 @@ pub struct Entry {
     pub decrypted: Option<&'static str>,
     /// Where it was captured: a number for each sniffed pod, 0 where pods are not known.
     pub tap: u32,
+    /// What it tells of ids, and which it has; gone when it leaves the pipeline.
+    pub ids: Option<Box<Ids>>,
+}
+
+/// Ids that stand for names, which other connections may tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ids {
+    /// Ids with their names.
+    pub told: Vec<(String, String)>,
+    /// Ids in `target`, and in details, of which the connection has not told the name.
+    pub unnamed: Vec<String>,
+}
+
+impl Ids {
+    /// Adds those of the other half.
+    pub fn join(&mut self, other: Self) {
+        self.told.extend(other.told);
+        self.unnamed.extend(other.unnamed);
+    }
 }

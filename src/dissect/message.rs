@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::entry::{Direction, Text, Timestamp, Value};
+use crate::entry::{Direction, Ids, Text, Timestamp, Value};
 
 use super::grpc::{Descriptors, Method};
 use super::{Keys, Protocol, Transport};
@@ -54,6 +54,8 @@ pub struct Message {
     pub position: u32,
     /// How it was decrypted, if it was.
     pub decrypted: Option<&'static str>,
+    /// Ids for names, told or used.
+    pub ids: Option<Box<Ids>>,
 }
 
 impl Message {
@@ -76,6 +78,7 @@ impl Message {
             packet: cx.packet,
             position: cx.position,
             decrypted: None,
+            ids: None,
         }
     }
 

@@ -153,6 +153,7 @@ fn entry(protocol: &'static str, request: Option<Message>, response: Option<Mess
         backend: None,
         decrypted: request.as_ref().or(response.as_ref()).and_then(|message| message.decrypted),
         tap: ends.tap,
+        ids: None,
     };
     if let (Some(request), Some(response)) = (&request, &response) {
         entry.latency = Some(response.time.since(request.time));
@@ -164,6 +165,7 @@ fn entry(protocol: &'static str, request: Option<Message>, response: Option<Mess
         entry.warnings = request.warnings;
         entry.status = request.status;
         entry.failed = request.failed;
+        entry.ids = request.ids;
     } else {
         entry.warnings.push(Text::Borrowed("the capture lacks its request"));
     }
@@ -178,6 +180,11 @@ fn entry(protocol: &'static str, request: Option<Message>, response: Option<Mess
         if entry.status.is_empty() {
             entry.status = response.status;
             entry.failed = response.failed;
+        }
+        match (&mut entry.ids, response.ids) {
+            (Some(ids), Some(more)) => ids.join(*more),
+            (ids @ None, more) => *ids = more,
+            (Some(_), None) => {}
         }
         // What goes for both halves is said once.
         response.warnings.retain(|warning| !entry.warnings.contains(warning));

@@ -49,6 +49,7 @@ pub(super) fn http() -> Entry {
         warnings: Vec::new(),
         backend: None,
         decrypted: None,
+        ids: None,
         tap: 1,
     }
 }

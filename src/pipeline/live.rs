@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::engine::{Engine, Shard};
+use super::ids::Ids;
 use super::merge::{Merge, Views};
 use super::{Counts, Resolve, Sink};
 use crate::capture::{Batch, Frame, Note};
@@ -16,6 +17,7 @@ use crate::entry::{Entry, Name, Timestamp};
 pub struct Live<'a> {
     engine: Engine,
     merge: Merge,
+    ids: Ids,
     keys: Arc<Keys>,
     names: Arc<dyn Resolve>,
     sink: &'a mut dyn Sink,
@@ -45,6 +47,7 @@ impl<'a> Live<'a> {
             keys: Arc::clone(&options.keys),
             engine: Engine::new(options, Shard::ALL),
             merge: Merge::default(),
+            ids: Ids::default(),
             names,
             sink,
             taps: HashMap::new(),
@@ -161,6 +164,7 @@ impl<'a> Live<'a> {
         let mut ready = Vec::new();
         for produced in self.engine.take() {
             let mut entry = produced.entry;
+            self.ids.pass(&mut entry);
             let pod = self.taps.get(&entry.tap).and_then(|tap| tap.pod.as_ref());
             for end in [&mut entry.src, &mut entry.dst] {
                 end.name = match pod {

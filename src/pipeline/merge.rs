@@ -217,6 +217,7 @@ mod tests {
             warnings: Vec::new(),
             backend: None,
             decrypted: None,
+            ids: None,
             tap,
         }
     }

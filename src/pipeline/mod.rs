@@ -4,6 +4,7 @@
 
 mod engine;
 mod flow;
+mod ids;
 mod key;
 mod live;
 mod merge;

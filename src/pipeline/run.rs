@@ -9,6 +9,7 @@ use std::thread;
 use hashbrown::HashMap;
 
 use super::engine::{Engine, Produced, Shard};
+use super::ids::Ids;
 use super::merge::{Merge, Views};
 use super::{Counts, Sink};
 use crate::capture::{Batch, Error, Interface, Note, Source};
@@ -55,6 +56,7 @@ struct Rows<'a> {
     /// The pod of each tap, from 1: whose loopback addresses it sees.
     pods: Vec<Option<Arc<Name>>>,
     merge: Merge,
+    ids: Ids,
     entries: u64,
 }
 
@@ -83,6 +85,7 @@ impl Rows<'_> {
         let views = if any_node { Views::Many } else { Views::Two };
         for Produced { mut entry, .. } in produced {
             let now = entry.time;
+            self.ids.pass(&mut entry);
             entry.dst.name = self.names.get(&entry.dst.ip).cloned();
             self.merge.offer(entry, now, views, &mut |entry| ready.push(entry));
         }
@@ -126,7 +129,8 @@ pub fn run<S: Source>(
     mut progress: impl FnMut(&S),
 ) -> Result<Counts, Offline> {
     options.keys.add(&source.secrets());
-    let mut rows = Rows { sink, names: HashMap::new(), pods: Vec::new(), merge: Merge::default(), entries: 0 };
+    let (names, pods) = (HashMap::new(), Vec::new());
+    let mut rows = Rows { sink, names, pods, merge: Merge::default(), ids: Ids::default(), entries: 0 };
     let mut feed = Feed::default();
     let (mut counts, failed) = if workers <= 1 {
         let mut engine = Engine::new(options.clone(), Shard::ALL);

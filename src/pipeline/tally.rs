@@ -117,6 +117,7 @@ impl Tally {
             backend: None,
             tap: ends.tap,
             decrypted: None,
+            ids: None,
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! A response has no more than the correlation id of its request, so requests that wait for one are kept in mind. The target is
 //! the topics that a request names; of newer versions, which name ids, the topics are told by an earlier `Metadata` response of
-//! the same connection, or the id itself is shown. The status is the first error code that is not 0. A `Produce` with acks=0 is
+//! any connection, or the id itself is shown. The status is the first error code that is not 0. A `Produce` with acks=0 is
 //! not answered and stands alone. After a `SaslHandshake` of version 0, tokens without a header go either way; they are no rows.
 //!
 //! Bodies are walked as they come by the tables in [`apis`] and never held, however large a `Fetch` is. Records are looked at for
@@ -318,6 +318,7 @@ impl Kafka {
         let Some(mut message) = side.message.take() else { return };
         let reading = &mut side.reading;
         message.detail = reading.finish();
+        message.ids = reading.ids.take();
         match direction {
             Direction::ToServer => {
                 message.target = std::mem::take(&mut reading.target);

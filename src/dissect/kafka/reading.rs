@@ -8,7 +8,7 @@ use super::records::{self, Budget};
 use super::schema::{Field, Held, Kind};
 use super::walk::{Walk, Walked};
 use crate::dissect::{Cursor, text};
-use crate::entry::{Text, Value};
+use crate::entry::{Ids, Text, Value};
 use crate::fields;
 
 /// The longest name that is read; a broker allows topics 249 bytes.
@@ -41,10 +41,13 @@ pub(super) struct Topics {
 }
 
 impl Topics {
-    fn learn(&mut self, id: Id, name: &str) {
-        if self.names.len() < MAX_TOPICS && !self.names.contains_key(&id) {
+    /// Takes a topic's name. True if it is news.
+    fn learn(&mut self, id: Id, name: &str) -> bool {
+        let new = self.names.len() < MAX_TOPICS && !self.names.contains_key(&id);
+        if new {
             self.names.insert(id, name.to_owned());
         }
+        new
     }
 }
 
@@ -72,6 +75,8 @@ pub(super) struct Reading {
     depth: usize,
     /// The newest topic, if its structure tells both its name and its id.
     topic: Topic,
+    /// Topics whose ids were told here, and ids of those that the connection has not told.
+    pub ids: Option<Box<Ids>>,
     detail: Option<Detail>,
 }
 
@@ -225,7 +230,13 @@ impl Reading {
         self.name(&name);
         let topic = &mut self.topic;
         match topic.id {
-            Some(id) if topic.depth == self.depth => topics.learn(id, &name),
+            Some(id) if topic.depth == self.depth => {
+                // It came before its name, and was taken for one that has none.
+                if let Some(ids) = &mut self.ids {
+                    ids.unnamed.pop_if(|unnamed| *unnamed == id_text(&id));
+                }
+                self.learn(id, &name, topics);
+            }
             _ => {
                 (topic.depth, topic.named, topic.id) = (self.depth, true, None);
                 topic.name.clear();
@@ -237,11 +248,20 @@ impl Reading {
     /// A topic by id: its name, if the structure has not told it but another has.
     fn topic_id<'a>(&mut self, id: Id, topics: &'a mut Topics) -> Option<&'a str> {
         if self.topic.named && self.topic.depth == self.depth {
-            topics.learn(id, &self.topic.name);
+            let name = std::mem::take(&mut self.topic.name);
+            self.learn(id, &name, topics);
+            self.topic.name = name;
             return None;
         }
         (self.topic.depth, self.topic.named, self.topic.id) = (self.depth, false, Some(id));
         let name = topics.names.get(&id).map(String::as_str);
+        if name.is_none() && (self.asks || self.detail.is_some()) {
+            let unnamed = &mut self.ids.get_or_insert_default().unnamed;
+            let id = id_text(&id);
+            if unnamed.len() < MAX_TOPICS && unnamed.last() != Some(&id) {
+                unnamed.push(id);
+            }
+        }
         if self.asks {
             match name {
                 Some(name) => self.name(name),
@@ -249,6 +269,13 @@ impl Reading {
             }
         }
         name
+    }
+
+    /// A topic's id and its name: for the connection, and for others.
+    fn learn(&mut self, id: Id, name: &str, topics: &mut Topics) {
+        if topics.learn(id, name) {
+            self.ids.get_or_insert_default().told.push((id_text(&id), name.to_owned()));
+        }
     }
 
     /// Adds a topic to those that the row names.
