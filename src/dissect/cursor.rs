@@ -40,6 +40,24 @@ impl<'a> Cursor<'a> {
         Self { bytes, at: 0 }
     }
 
+    /// A number in groups of seven bits, lowest first, in at most ten bytes (LEB128).
+    ///
+    /// # Errors
+    /// [`Short`] if the bytes end before, or the number does not.
+    pub fn varint(&mut self) -> Result<u64, Short> {
+        let mut ahead = *self;
+        let mut number = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = ahead.u8()?;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                *self = ahead;
+                return Ok(number);
+            }
+        }
+        Err(Short)
+    }
+
     /// How many bytes were read.
     #[must_use]
     pub fn position(&self) -> usize {

@@ -5,6 +5,7 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod amqp;
+mod boundary;
 mod cassandra;
 mod cursor;
 mod detect;
@@ -21,6 +22,7 @@ mod http3;
 mod icmp;
 mod kafka;
 mod ldap;
+mod lz;
 mod memcached;
 mod message;
 mod mongodb;
@@ -34,7 +36,6 @@ mod quic;
 mod radius;
 mod redis;
 mod sip;
-mod snappy;
 mod sql;
 pub mod text;
 mod thrift;

@@ -19,6 +19,7 @@ mod table;
 
 use std::collections::HashMap;
 
+use super::boundary::Seeking;
 use super::{Cursor, Cx, Dissector, Malformed, Message, Progress, Protocol, Recover, Role, Transport, text};
 use crate::entry::{Direction, Text, Value};
 use content::{Content, Header};
@@ -27,7 +28,6 @@ use method::{
     BASIC, CHANNEL, CONSUME, DECLARE, DECLARE_OK, DELIVER, EXCHANGE, Facts, GET, Method, OPEN, PUBLISH, Part, QUEUE,
     RETURN,
 };
-use probe::Boundary;
 
 pub static PROTOCOL: Protocol = Protocol {
     name: "amqp",
@@ -52,8 +52,7 @@ const ID: u64 = 1 << 63;
 /// One connection.
 #[derive(Default)]
 struct Amqp {
-    /// Whether the start of a frame has to be found first, by direction; open until the first bytes.
-    seeking: [Option<bool>; 2],
+    seeking: Seeking,
     channels: HashMap<u16, Channel>,
     /// How often answers to either side were lost: what was asked before is not answered by those that come after.
     lost: [u16; 2],
@@ -196,19 +195,8 @@ fn target(method: &Method, facts: &Facts<'_>) -> String {
 
 impl Dissector for Amqp {
     fn data(&mut self, direction: Direction, bytes: &[u8], cx: &mut Cx<'_>) -> Result<Progress, Malformed> {
-        if let Some(seeking) = self.seeking.get_mut(direction.index())
-            && *seeking.get_or_insert(!cx.start())
-        {
-            match probe::boundary(direction, bytes) {
-                Boundary::At(at) => {
-                    *seeking = Some(false);
-                    if at > 0 {
-                        return Ok(Progress::Consumed(at));
-                    }
-                }
-                Boundary::Wait => return Ok(Progress::Need(1)),
-                Boundary::No => return Ok(Progress::Consumed(bytes.len())),
-            }
+        if let Some(progress) = self.seeking.pass(direction, bytes, probe::boundary, cx) {
+            return Ok(progress);
         }
         if bytes.first() == Some(&b'A') {
             let Some(header) = bytes.first_chunk::<8>() else { return Ok(Progress::Need(8 - bytes.len())) };
@@ -245,9 +233,7 @@ impl Dissector for Amqp {
         if let Some(lost) = self.lost.get_mut(direction.reverse().index()) {
             *lost = lost.wrapping_add(1);
         }
-        if let Some(seeking) = self.seeking.get_mut(direction.index()) {
-            *seeking = Some(true);
-        }
+        self.seeking.begin(direction);
         Recover::Resync
     }
 

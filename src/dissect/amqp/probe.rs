@@ -4,6 +4,7 @@ use super::content::Header;
 use super::frame::{END, Frame, HEAD, Kind, MAX_CONTROL};
 use super::method::{BASIC, CONNECTION, Method, START, Sender};
 use super::{PROTOCOL, PROTOCOL_HEADERS};
+use crate::dissect::boundary::Boundary;
 use crate::dissect::{Cursor, Probe, Verdict};
 use crate::entry::Direction;
 
@@ -50,16 +51,6 @@ pub(super) fn probe(probe: &Probe<'_>) -> Verdict {
             Boundary::No => Verdict::No,
         },
     }
-}
-
-/// Where a frame starts, in bytes that may begin in the middle of one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Boundary {
-    At(usize),
-    /// It may start here, but more bytes are needed to tell.
-    Wait,
-    /// Nowhere.
-    No,
 }
 
 /// Finds the start of a frame: here, or behind the end of another if a whole one follows.

@@ -22,6 +22,7 @@ mod value;
 
 use std::borrow::Cow;
 
+use super::lz::lz4;
 use super::{Cursor, Cx, Dissector, Malformed, Message, Progress, Protocol, Recover, Role, Short, Transport};
 use crate::entry::{Direction, Text, Value};
 use compression::Algorithm;
@@ -113,7 +114,7 @@ impl Cassandra {
         }
         let payload = bytes.get(segment.header..segment.header + segment.payload).unwrap_or_default();
         let payload = if segment.uncompressed > 0 {
-            let payload = compression::lz4(payload, segment.uncompressed)
+            let payload = lz4::unpack(payload, segment.uncompressed)
                 .filter(|payload| payload.len() == segment.uncompressed)
                 .ok_or(Malformed("a segment that cannot be decompressed"))?;
             Cow::Owned(payload)
@@ -394,7 +395,7 @@ impl Dissector for Cassandra {
                 let payload = payload.get(..segment.payload).unwrap_or(payload);
                 if segment.uncompressed == 0 {
                     self.cut_envelopes(direction, payload, cx);
-                } else if let Some(payload) = compression::lz4(payload, segment.uncompressed) {
+                } else if let Some(payload) = lz4::unpack(payload, segment.uncompressed) {
                     self.cut_envelopes(direction, &payload, cx);
                 }
             }

@@ -1,10 +1,10 @@
 //! Whether bytes are CQL: a segment by the checksum of its header, an envelope by its header and the start of its body.
 
-use super::compression::lz4;
 use super::frame::{COMPRESSED, CUSTOM_PAYLOAD, Header, Opcode, TRACING, WARNING};
 use super::notation::string;
 use super::response::error_name;
 use super::segment::Segment;
+use crate::dissect::lz::lz4;
 use crate::dissect::{Cursor, Probe, Verdict};
 use crate::entry::Direction;
 
@@ -51,7 +51,7 @@ fn payload(segment: &Segment, data: &[u8], direction: Direction) -> Verdict {
     }
     let payload = data.get(segment.header..).unwrap_or_default();
     let header = if segment.uncompressed > 0 {
-        lz4(payload, Header::MAX).map(|start| Header::parse(&start, direction))
+        lz4::unpack(payload, Header::MAX).map(|start| Header::parse(&start, direction))
     } else {
         Some(Header::parse(payload, direction))
     };

@@ -47,16 +47,16 @@ pub(super) enum Raw<'a> {
 
 /// The next field with its number; `None` if the bytes are none.
 pub(super) fn field<'a>(cursor: &mut Cursor<'a>) -> Option<(u64, Raw<'a>)> {
-    let tag = varint(cursor)?;
+    let tag = cursor.varint().ok()?;
     let number = tag >> 3;
     if number == 0 || number > 0x1fff_ffff {
         return None;
     }
     let value = match tag & 7 {
-        0 => Raw::Number(varint(cursor)?),
+        0 => Raw::Number(cursor.varint().ok()?),
         1 => Raw::Number(cursor.u64_le().ok()?),
         2 => {
-            let len = usize::try_from(varint(cursor)?).ok()?;
+            let len = usize::try_from(cursor.varint().ok()?).ok()?;
             Raw::Bytes(cursor.take(len).ok()?)
         }
         5 => Raw::Number(cursor.u32_le().ok()?.into()),
@@ -80,19 +80,6 @@ fn bytes(bytes: &[u8], depth: usize, left: &mut usize) -> Value {
             body => body,
         }
     })
-}
-
-/// A number in groups of seven bits, lowest first, of at most ten bytes.
-fn varint(cursor: &mut Cursor<'_>) -> Option<u64> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let byte = cursor.u8().ok()?;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

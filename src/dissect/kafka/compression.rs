@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::io::Read;
 
-use crate::dissect::{Cursor, snappy};
+use crate::dissect::Cursor;
+use crate::dissect::lz::snappy;
 
 /// The largest window of zstd data.
 const MAX_ZSTD_WINDOW: u64 = 8 << 20;

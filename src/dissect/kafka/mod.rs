@@ -25,12 +25,13 @@ mod walk;
 
 use std::collections::VecDeque;
 
+use super::boundary::Boundary;
 use super::{Cx, Dissector, Malformed, Message, Progress, Protocol, Recover, Role, Transport, text};
 use crate::entry::{Direction, Text, Value};
 use crate::fields;
 use apis::{API_VERSIONS, SASL_HANDSHAKE};
 use header::{Fault, Header, MAX_REQUEST};
-use probe::{Doubt, Found};
+use probe::Doubt;
 use reading::{Detail, Reading, Topics};
 use schema::Api;
 use walk::{Walk, Walked};
@@ -340,23 +341,23 @@ impl Kafka {
     fn seek(&mut self, direction: Direction, bytes: &[u8]) -> Option<Progress> {
         let found = match direction {
             Direction::ToServer => probe::seek(bytes, Doubt::Some),
-            Direction::ToClient if bytes.len() < RESPONSE_HEADER => Found::Wait,
+            Direction::ToClient if bytes.len() < RESPONSE_HEADER => Boundary::Wait,
             Direction::ToClient => match probe::boundary(bytes, |bytes| self.is_awaited(bytes)) {
-                Some(at) => Found::At(at),
-                None => Found::No,
+                Some(at) => Boundary::At(at),
+                None => Boundary::No,
             },
         };
         match found {
-            Found::At(at) => {
+            Boundary::At(at) => {
                 self.side(direction).seeking = Some(false);
                 (at > 0).then_some(Progress::Consumed(at))
             }
-            Found::Wait => Some(Progress::Need(1)),
+            Boundary::Wait => Some(Progress::Need(1)),
             // The last bytes may be the first ones of a header.
-            Found::No if direction == Direction::ToClient => {
+            Boundary::No if direction == Direction::ToClient => {
                 Some(Progress::Consumed(bytes.len() - RESPONSE_HEADER + 1))
             }
-            Found::No => Some(Progress::Consumed(bytes.len())),
+            Boundary::No => Some(Progress::Consumed(bytes.len())),
         }
     }
 

@@ -5,6 +5,7 @@ use super::header::{self, Fault, MAX_REQUEST};
 use super::reading::{Reading, Topics};
 use super::schema::Api;
 use super::walk::{Walk, Walked};
+use crate::dissect::boundary::Boundary;
 use crate::dissect::{Probe, Verdict};
 use crate::entry::Direction;
 
@@ -28,10 +29,10 @@ pub(super) fn probe(probe: &Probe<'_>) -> Verdict {
         (Direction::ToServer, false) => {
             let doubt = if hinted { Doubt::Some } else { Doubt::Much };
             match seek(probe.data, doubt) {
-                Found::At(at) if at > 0 || request(probe.data, doubt) == Verdict::Yes => Verdict::Yes,
-                Found::At(_) if hinted => Verdict::Maybe,
-                Found::At(_) | Found::Wait => Verdict::More,
-                Found::No => Verdict::No,
+                Boundary::At(at) if at > 0 || request(probe.data, doubt) == Verdict::Yes => Verdict::Yes,
+                Boundary::At(_) if hinted => Verdict::Maybe,
+                Boundary::At(_) | Boundary::Wait => Verdict::More,
+                Boundary::No => Verdict::No,
             }
         }
         (Direction::ToClient, _) => responses(probe.data),
@@ -49,19 +50,10 @@ pub(super) enum Doubt {
     Much,
 }
 
-/// Where a message starts in bytes that may begin in the middle of one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
-    At(usize),
-    /// It may start here, but more bytes are needed to tell.
-    Wait,
-    No,
-}
-
 /// Finds the start of a request.
-pub(super) fn seek(bytes: &[u8], doubt: Doubt) -> Found {
+pub(super) fn seek(bytes: &[u8], doubt: Doubt) -> Boundary {
     if matches!(request(bytes, doubt), Verdict::Maybe | Verdict::Yes) {
-        return Found::At(0);
+        return Boundary::At(0);
     }
     let mut wait = false;
     let found = boundary(bytes, |bytes| {
@@ -70,9 +62,9 @@ pub(super) fn seek(bytes: &[u8], doubt: Doubt) -> Found {
         verdict == Verdict::Yes
     });
     match found {
-        Some(at) => Found::At(at),
-        None if wait && bytes.len() < MAX_WAITING => Found::Wait,
-        None => Found::No,
+        Some(at) => Boundary::At(at),
+        None if wait && bytes.len() < MAX_WAITING => Boundary::Wait,
+        None => Boundary::No,
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::wire::{MAX_MESSAGE, Opcode};
 use crate::dissect::http::content;
-use crate::dissect::{Cursor, Malformed, snappy};
+use crate::dissect::lz::snappy;
+use crate::dissect::{Cursor, Malformed};
 
 /// The most bytes of a compressed message that are looked at; of what is longer, the start has to do.
 pub(super) const MAX_COMPRESSED: usize = 2 << 20;

@@ -23,11 +23,11 @@ mod wire;
 
 use std::collections::VecDeque;
 
+use super::boundary::Seeking;
 use super::{Cursor, Cx, Dissector, Malformed, Message, Progress, Protocol, Recover, Role, Transport, text};
 use crate::entry::{Direction, Text};
 use command::Command;
 use compression::{Compressed, MAX_COMPRESSED};
-use probe::Boundary;
 use reply::Reply;
 use walk::{Element, Walk};
 use wire::{CURSOR_NOT_FOUND, EXHAUST, EXHAUST_ALLOWED, HEADER, Head, Header, MORE_TO_COME, Opcode, QUERY_FAILURE};
@@ -58,8 +58,7 @@ const CUT: Text = Text::Borrowed("the capture lacks its end");
 /// One connection.
 #[derive(Default)]
 struct Mongo {
-    /// Whether the start of a message has to be found first, by direction; open until the first bytes.
-    seeking: [Option<bool>; 2],
+    seeking: Seeking,
     /// A message that is being read, by direction.
     open: [Option<Box<Open>>; 2],
     /// What the first bytes of a message told that has to be waited for, should its next bytes be lost.
@@ -333,19 +332,8 @@ fn window(header: &Header, cx: &Cx<'_>) -> usize {
 
 impl Dissector for Mongo {
     fn data(&mut self, direction: Direction, bytes: &[u8], cx: &mut Cx<'_>) -> Result<Progress, Malformed> {
-        if let Some(seeking) = self.seeking.get_mut(direction.index())
-            && *seeking.get_or_insert(!cx.start())
-        {
-            match probe::boundary(direction, bytes) {
-                Boundary::At(at) => {
-                    *seeking = Some(false);
-                    if at > 0 {
-                        return Ok(Progress::Consumed(at));
-                    }
-                }
-                Boundary::Wait => return Ok(Progress::Need(1)),
-                Boundary::No => return Ok(Progress::Consumed(bytes.len())),
-            }
+        if let Some(progress) = self.seeking.pass(direction, bytes, probe::boundary, cx) {
+            return Ok(progress);
         }
         if let Some(slot) = self.open.get_mut(direction.index())
             && let Some(open) = slot
@@ -388,15 +376,13 @@ impl Dissector for Mongo {
 
     fn gap(&mut self, direction: Direction, _len: u64, cx: &mut Cx<'_>) -> Recover {
         self.lose(direction, cx);
-        if let Some(seeking) = self.seeking.get_mut(direction.index()) {
-            *seeking = Some(true);
-        }
+        self.seeking.begin(direction);
         Recover::Resync
     }
 
     fn close(&mut self, direction: Direction, rest: &[u8], cx: &mut Cx<'_>) {
-        let between = self.seeking.get(direction.index()) == Some(&Some(false))
-            && self.open.get(direction.index()).is_some_and(Option::is_none);
+        let between =
+            self.seeking.has_found(direction) && self.open.get(direction.index()).is_some_and(Option::is_none);
         if between && let Ok(Some(header)) = Header::peek(rest) {
             self.peek(direction, header, rest, cx);
         }

@@ -4,6 +4,7 @@ use super::PROTOCOL;
 use super::compression::Compressed;
 use super::walk::{Element, Fault};
 use super::wire::{CHECKSUM, EXHAUST_ALLOWED, HEADER, Head, Header, MORE_TO_COME, Opcode};
+use crate::dissect::boundary::Boundary;
 use crate::dissect::{Cursor, Malformed, Probe, Verdict};
 use crate::entry::Direction;
 
@@ -32,16 +33,6 @@ pub(super) fn probe(probe: &Probe<'_>) -> Verdict {
         Boundary::Wait => verdict,
         Boundary::No => Verdict::No,
     }
-}
-
-/// Where a message starts, in bytes that may begin in the middle of one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Boundary {
-    At(usize),
-    /// More bytes are needed to tell.
-    Wait,
-    /// Nowhere.
-    No,
 }
 
 /// Finds the start of a message: here, or anywhere if it can hardly be anything else.

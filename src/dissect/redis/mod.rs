@@ -18,10 +18,10 @@ mod resp;
 
 use std::collections::VecDeque;
 
+use super::boundary::Seeking;
 use super::{Cx, Dissector, Malformed, Message, Progress, Protocol, Recover, Role, Transport, text};
 use crate::entry::{Direction, Text};
 use commands::Effect;
-use probe::Boundary;
 use replies::Reply;
 use requests::Request;
 
@@ -46,8 +46,7 @@ const MAX_AWAITED: usize = 4096;
 /// One connection.
 #[derive(Default)]
 struct Redis {
-    /// Whether a message boundary has to be found first, by direction; open until the first bytes.
-    seeking: [Option<bool>; 2],
+    seeking: Seeking,
     request: Request,
     reply: Reply,
     /// A command from the master to its replica.
@@ -192,19 +191,8 @@ impl Redis {
 
 impl Dissector for Redis {
     fn data(&mut self, direction: Direction, bytes: &[u8], cx: &mut Cx<'_>) -> Result<Progress, Malformed> {
-        if let Some(seeking) = self.seeking.get_mut(direction.index())
-            && *seeking.get_or_insert(!cx.start())
-        {
-            match probe::boundary(direction, bytes) {
-                Boundary::At(at) => {
-                    *seeking = Some(false);
-                    if at > 0 {
-                        return Ok(Progress::Consumed(at));
-                    }
-                }
-                Boundary::Wait => return Ok(Progress::Need(1)),
-                Boundary::No => return Ok(Progress::Consumed(bytes.len())),
-            }
+        if let Some(progress) = self.seeking.pass(direction, bytes, probe::boundary, cx) {
+            return Ok(progress);
         }
         match (direction, self.stage) {
             (Direction::ToClient, Stage::Snapshot(delimiter)) if self.reply.is_idle() => {
@@ -218,9 +206,7 @@ impl Dissector for Redis {
 
     fn gap(&mut self, direction: Direction, len: u64, cx: &mut Cx<'_>) -> Recover {
         self.close(direction, &[], cx);
-        if let Some(seeking) = self.seeking.get_mut(direction.index()) {
-            *seeking = Some(true);
-        }
+        self.seeking.begin(direction);
         if direction == Direction::ToClient && len > 0 {
             // What was answered meanwhile is not known; the answers are taken for good ones.
             for (_, awaited) in std::mem::take(&mut self.awaited) {

@@ -4,6 +4,7 @@ use super::commands;
 use super::requests::{MAX_ARGUMENTS, argument, is_name};
 use super::resp::{self, Fault, Item, Kind, Walk};
 use super::{MAX_WORD, PROTOCOL};
+use crate::dissect::boundary::Boundary;
 use crate::dissect::{Cursor, Probe, Verdict};
 use crate::entry::Direction;
 
@@ -32,16 +33,6 @@ pub(super) fn probe(probe: &Probe<'_>) -> Verdict {
         (Boundary::No, _) if hinted && probe.data.len() < MAX_SEARCH => Verdict::More,
         (Boundary::No, _) => Verdict::No,
     }
-}
-
-/// Where a message starts, in bytes that may begin in the middle of one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Boundary {
-    At(usize),
-    /// It may start here, but more bytes are needed to tell.
-    Wait,
-    /// Nowhere.
-    No,
 }
 
 /// Finds the start of a message: here, or after some line's end if what follows can hardly be anything else.

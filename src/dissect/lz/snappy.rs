@@ -1,9 +1,10 @@
 //! Snappy's block format (format_description.txt of google/snappy), undone up to a limit.
 
-use super::Cursor;
+use super::repeat;
+use crate::dissect::Cursor;
 
 /// Up to `limit` bytes of what the block holds, as far as the bytes go.
-pub(super) fn unpack(bytes: &[u8], limit: usize) -> Vec<u8> {
+pub(in crate::dissect) fn unpack(bytes: &[u8], limit: usize) -> Vec<u8> {
     let mut cursor = Cursor::new(bytes);
     let mut out = Vec::new();
     // The length that the peer says, which is not needed.
@@ -32,15 +33,7 @@ fn element(cursor: &mut Cursor<'_>, out: &mut Vec<u8>) -> Option<()> {
         2 => (high + 1, number(cursor.take(2).ok()?)),
         _ => (high + 1, number(cursor.take(4).ok()?)),
     };
-    let start = out.len().checked_sub(offset).filter(|_| offset > 0)?;
-    // A copy may reach into itself, which repeats it.
-    let mut left = len;
-    while left > 0 {
-        let part = left.min(out.len() - start);
-        out.extend_from_within(start..start + part);
-        left -= part;
-    }
-    Some(())
+    repeat(out, offset, len, usize::MAX)
 }
 
 #[cfg(test)]

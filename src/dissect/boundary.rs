@@ -1,0 +1,56 @@
+//! Finds where a message starts, in bytes that may begin in the middle of one.
+
+use super::{Cx, Progress};
+use crate::entry::Direction;
+
+/// Where a message starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Boundary {
+    /// So many bytes on.
+    At(usize),
+    /// It may start here, but more bytes are needed to tell.
+    Wait,
+    /// Nowhere.
+    No,
+}
+
+/// Whether the start of a message has to be found first, by direction; open until the first bytes.
+#[derive(Default)]
+pub(super) struct Seeking([Option<bool>; 2]);
+
+impl Seeking {
+    /// What to do with bytes in which `boundary` finds no message at their start; `None` if one starts there, or if none had
+    /// to be found.
+    pub fn pass(
+        &mut self,
+        direction: Direction,
+        bytes: &[u8],
+        boundary: impl FnOnce(Direction, &[u8]) -> Boundary,
+        cx: &Cx<'_>,
+    ) -> Option<Progress> {
+        let seeking = self.0.get_mut(direction.index())?;
+        if !*seeking.get_or_insert(!cx.start()) {
+            return None;
+        }
+        match boundary(direction, bytes) {
+            Boundary::At(at) => {
+                *seeking = Some(false);
+                (at > 0).then_some(Progress::Consumed(at))
+            }
+            Boundary::Wait => Some(Progress::Need(1)),
+            Boundary::No => Some(Progress::Consumed(bytes.len())),
+        }
+    }
+
+    /// Bytes are missing: the next start has to be found.
+    pub fn begin(&mut self, direction: Direction) {
+        if let Some(seeking) = self.0.get_mut(direction.index()) {
+            *seeking = Some(true);
+        }
+    }
+
+    /// True if the direction's bytes have come to a start.
+    pub fn has_found(&self, direction: Direction) -> bool {
+        self.0.get(direction.index()) == Some(&Some(false))
+    }
+}
