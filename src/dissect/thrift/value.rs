@@ -361,7 +361,7 @@ pub fn tree(encoding: Encoding, bytes: &[u8]) -> (Value, bool) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail by panicking")]
 mod tests {
     use super::*;
 
