@@ -329,7 +329,7 @@ pub struct Entry {
     pub warnings: Vec<Text>,
     /// The pod that answered for the service in `dst`, where that pod was sniffed too.
     pub backend: Option<Endpoint>,
-    /// How its bytes were decrypted, if they were: `keylog`.
+    /// How its bytes were decrypted, if they were: `keylog`, or the kind of probe that read the keys, as `uprobe:go`.
     pub decrypted: Option<&'static str>,
     /// Where it was captured: a number for each sniffed pod, 0 where pods are not known.
     pub tap: u32,

@@ -19,13 +19,13 @@ use crate::entry::{Direction, Timestamp};
 const MAX_STREAMS: usize = 2048;
 /// The most bytes of all streams that wait: for a hole to be filled, or to be read.
 const MAX_WAITING: usize = 8 << 20;
-/// How rows say where their keys came from.
-const KEYLOG: &str = "keylog";
 
 /// A connection's keys, and its streams.
 pub(super) struct Session {
     version: Version,
     suite: Suite,
+    /// Where its keys came from.
+    origin: &'static str,
     early: Option<(Keys, Mask)>,
     sides: [Side; 2],
     /// The server's handshake, as far as it is encrypted.
@@ -93,6 +93,7 @@ impl Session {
         Self {
             version,
             suite,
+            origin: secrets.origin,
             early: keys(Label::ClientEarly),
             sides: [
                 side(Label::ClientHandshake, Label::ClientTraffic, to_server),
@@ -142,7 +143,7 @@ impl Session {
             self.application(direction, opened, cx);
         }
         for message in cx.out.get_mut(before..).unwrap_or_default() {
-            message.decrypted = Some(KEYLOG);
+            message.decrypted = Some(self.origin);
         }
     }
 
@@ -318,7 +319,7 @@ impl Session {
             http3.close(cx);
         }
         for message in cx.out.get_mut(before..).unwrap_or_default() {
-            message.decrypted = Some(KEYLOG);
+            message.decrypted = Some(self.origin);
         }
     }
 }

@@ -20,6 +20,12 @@ const MAX_SECRET: usize = 64;
 /// The most connections whose records wait for keys at the same time.
 const MAX_WAITING: usize = 1024;
 
+/// How rows say where their keys came from, if nobody has said otherwise.
+const KEYLOG: &str = "keylog";
+
+/// The same of keys that an agent has read: it says so in a comment before the line.
+const PROBES: [&str; 4] = ["uprobe:openssl", "uprobe:boringssl", "uprobe:gnutls", "uprobe:go"];
+
 /// What names a connection: the random of its `ClientHello`.
 pub(in crate::dissect) type Random = [u8; 32];
 
@@ -64,13 +70,21 @@ impl Label {
 }
 
 /// The secrets of one connection.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub(in crate::dissect) struct Secrets([Option<Box<[u8]>>; 6]);
+#[derive(Clone, PartialEq, Eq)]
+pub(in crate::dissect) struct Secrets {
+    by_label: [Option<Box<[u8]>>; 6],
+    /// Where the first of them came from: `keylog`, or the kind of probe.
+    pub origin: &'static str,
+}
 
 impl Secrets {
+    fn new(origin: &'static str) -> Self {
+        Self { by_label: Default::default(), origin }
+    }
+
     /// The secret of that label.
     pub fn get(&self, label: Label) -> Option<&[u8]> {
-        self.0.get(label as usize)?.as_deref()
+        self.by_label.get(label as usize)?.as_deref()
     }
 
     /// True if nothing more is to be expected of its key log.
@@ -84,7 +98,7 @@ impl Secrets {
     }
 
     fn set(&mut self, label: Label, secret: &[u8]) -> bool {
-        match self.0.get_mut(label as usize) {
+        match self.by_label.get_mut(label as usize) {
             Some(known) if known.as_deref() != Some(secret) => {
                 *known = Some(secret.into());
                 true
@@ -121,7 +135,14 @@ impl Keys {
     /// Takes the lines of a key log; those that are none, or of no use, are passed over. Returns how many secrets were new.
     pub fn add(&self, log: &[u8]) -> usize {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let new = log.split(|byte| matches!(byte, b'\n' | b'\r')).filter(|line| known.line(line).is_some()).count();
+        let mut new = 0;
+        let mut origin = KEYLOG;
+        for line in log.split(|byte| matches!(byte, b'\n' | b'\r')).filter(|line| !line.is_empty()) {
+            new += usize::from(known.line(line, origin).is_some());
+            // A comment is about the line after it alone: what else is put together with it may be from elsewhere.
+            let probe = |comment: &[u8]| PROBES.into_iter().find(|probe| probe.as_bytes() == comment.trim_ascii());
+            origin = line.strip_prefix(b"#").and_then(probe).unwrap_or(KEYLOG);
+        }
         self.version.fetch_add(new as u64, Ordering::Release);
         new
     }
@@ -171,7 +192,11 @@ impl Keys {
         let mut lines = String::new();
         for random in std::mem::take(&mut known.fresh) {
             let secrets = known.connections.get(&random);
+            let origin = secrets.map(|secrets| secrets.origin).filter(|origin| *origin != KEYLOG);
             for (label, secret) in secrets.into_iter().flat_map(|secrets| secrets.iter()) {
+                if let Some(origin) = origin {
+                    lines.extend(["# ", origin, "\n"]);
+                }
                 lines.extend([label.name(), " ", &text::hex(&random), " ", &text::hex(secret), "\n"]);
             }
         }
@@ -220,7 +245,7 @@ impl Drop for Waiting {
 
 impl Known {
     /// One line: label, client random, secret. None if it brings nothing new.
-    fn line(&mut self, line: &[u8]) -> Option<()> {
+    fn line(&mut self, line: &[u8], origin: &'static str) -> Option<()> {
         let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
         let label = Label::parse(words.next()?)?;
         let random: Random = unhex(words.next()?)?.try_into().ok()?;
@@ -234,7 +259,7 @@ impl Known {
             }
             self.order.push_back(random);
         }
-        let secrets = self.connections.entry(random).or_default();
+        let secrets = self.connections.entry(random).or_insert_with(|| Arc::new(Secrets::new(origin)));
         if !Arc::make_mut(secrets).set(label, &secret) {
             return None;
         }
@@ -277,12 +302,31 @@ mod tests {
         // What is cut off comes again, whole.
         assert_eq!(keys.add(format!("SERVER_TRAFFIC_SECRET_0 {random} 0102\n").as_bytes()), 1);
         assert_eq!(keys.add(format!("SERVER_TRAFFIC_SECRET_0 {random} 0102\n").as_bytes()), 0);
-        let secrets = keys.find(&[0xab; 32]).unwrap_or_default();
-        assert_eq!(secrets.get(Label::Master), Some(&[0x0f; 48][..]));
-        assert_eq!(secrets.get(Label::ServerTraffic), Some(&[1, 2][..]));
-        assert_eq!(secrets.get(Label::ClientTraffic), None);
+        let secrets = keys.find(&[0xab; 32]);
+        let secret = |label| secrets.as_ref().and_then(|secrets| secrets.get(label));
+        assert_eq!(secret(Label::Master), Some(&[0x0f; 48][..]));
+        assert_eq!(secret(Label::ServerTraffic), Some(&[1, 2][..]));
+        assert_eq!(secret(Label::ClientTraffic), None);
         assert!(keys.find(&[0; 32]).is_none());
         assert!(!format!("{keys:?}").contains("0f0f"));
+    }
+
+    #[test]
+    fn keys_of_a_probe_stay_so() {
+        let line = |byte: &str| format!("CLIENT_RANDOM {} {byte}\n", byte.repeat(32));
+        let keys = Keys::default();
+        keys.grow();
+        let log = ["# uprobe:go\n", &line("01"), &line("02"), "# uprobe:openssl \r\n", &line("03"), "# uprobe:go 2\n"];
+        assert_eq!(keys.add(log.concat().as_bytes()), 3);
+        assert_eq!(keys.add(line("04").as_bytes()), 1);
+        let origin = |random: u8| keys.find(&[random; 32]).map(|secrets| secrets.origin);
+        let origins = [1, 2, 3, 4].map(|random| origin(random).unwrap_or_default());
+        assert_eq!(origins, ["uprobe:go", "keylog", "uprobe:openssl", "keylog"]);
+        // What is saved and read again says the same.
+        let saved = Keys::default();
+        saved.add(keys.take_used().as_bytes());
+        let origin = |random: u8| saved.find(&[random; 32]).map(|secrets| secrets.origin);
+        assert_eq!([1, 2, 3, 4].map(|random| origin(random).unwrap_or_default()), origins);
     }
 
     #[test]

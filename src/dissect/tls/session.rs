@@ -20,8 +20,6 @@ const MAX_LOST: u64 = 1024;
 const MAX_SEARCH: u64 = 64 << 20;
 /// How deep encrypted connections may be inside of each other.
 const MAX_DEPTH: u8 = 4;
-/// How rows say where their keys came from.
-const KEYLOG: &str = "keylog";
 
 /// What a `ServerHello` settles.
 #[derive(Clone, Copy)]
@@ -426,7 +424,7 @@ impl Session {
 
     /// Calls the driver of what is inside, and marks the messages that come out.
     fn within<T>(&mut self, cx: &mut Cx<'_>, call: impl FnOnce(&mut Driver, &Options, &mut Vec<Message>) -> T) -> T {
-        let before = cx.out.len();
+        let (before, origin) = (cx.out.len(), self.secrets.origin);
         let result = call(&mut self.inner, cx.options, cx.out);
         let messages = cx.out.get_mut(before..).unwrap_or_default();
         if let Some(first) = messages.first_mut() {
@@ -435,7 +433,7 @@ impl Session {
         }
         for message in messages {
             message.protocol = Some(self.inner.row_protocol(message));
-            message.decrypted = message.decrypted.or(Some(KEYLOG));
+            message.decrypted = message.decrypted.or(Some(origin));
         }
         result
     }
