@@ -19,10 +19,10 @@ fn main() {
     }
 }
 
-/// Compiles src/agent/tls/probes.c for the kernel. `CLANG` names the compiler.
+/// Compiles src/agent/tls/probes for the kernel. `CLANG` names the compiler.
 fn probes() {
-    const SOURCE: &str = "src/agent/tls/probes.c";
-    println!("cargo:rerun-if-changed={SOURCE}");
+    const SOURCE: &str = "src/agent/tls/probes/probes.c";
+    println!("cargo:rerun-if-changed=src/agent/tls/probes");
     println!("cargo:rerun-if-env-changed=CLANG");
     let machine = match std::env::var("CARGO_CFG_TARGET_ARCH").as_deref() {
         Ok("x86_64") => "x86",

@@ -3,7 +3,7 @@
 /// The most bytes kept: some thousand connections. Those whose keys are gone have lost their packets to the ring long before.
 const MOST: usize = 1 << 20;
 
-/// Lines as NSS has them. They are secrets: nothing of them is ever shown.
+/// Lines as NSS has them, each after a comment that says which probe it is from. They are secrets: nothing of them is ever shown.
 #[derive(Default)]
 pub(super) struct KeyLog {
     text: Vec<u8>,
@@ -27,17 +27,18 @@ pub(super) struct Probes {
 }
 
 impl KeyLog {
-    /// Adds whole lines.
+    /// Adds whole lines, with their comments.
     pub(super) fn add(&mut self, lines: &[u8]) {
         if self.text.len() + lines.len() > MOST {
             let half = self.text.len() / 2;
-            let end =
-                self.text.iter().skip(half).position(|byte| *byte == b'\n').map_or(self.text.len(), |at| half + at + 1);
+            let end = self.text.windows(2).skip(half).position(|it| it == b"\n#");
+            let end = end.map_or(self.text.len(), |at| half + at + 1);
             self.text.drain(..end);
             self.dropped += end as u64;
         }
         self.text.extend_from_slice(lines);
-        self.lines += lines.split(|byte| *byte == b'\n').skip(1).count() as u64;
+        let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && !line.starts_with(b"#"));
+        self.lines += lines.count() as u64;
     }
 
     /// What came since `position`, which moves to the end.
@@ -73,14 +74,14 @@ mod tests {
         log.add(b"B 1 2\n");
         assert_eq!(log.after(&mut first), b"B 1 2\n");
         assert_eq!(log.after(&mut second), b"A 1 2\nB 1 2\n");
-        let line = [&[b'x'; 99][..], b"\n"].concat();
+        let line = [b"# a\n", &[b'x'; 95][..], b"\n"].concat();
         for _ in 0..20_000 {
             log.add(&line);
         }
         assert!(log.text.len() <= MOST && log.text.len() >= MOST / 3);
         assert_eq!(log.lines, 20_002);
         let new = log.after(&mut first);
-        assert!(new.starts_with(b"xx") && new.len() % 100 == 0);
+        assert!(new.starts_with(b"# a\nxx") && new.len() % 100 == 0);
         assert!(!format!("{log:?}").contains('x'));
     }
 }

@@ -144,7 +144,7 @@ pub struct Capture {
     /// With what agents capture
     #[arg(long, value_enum, value_name = "NAME", default_value_t)]
     pub backend: Backend,
-    /// Decrypt TLS with keys that agents read from the pods' own processes, by uprobes: OpenSSL (Node and Python as well) and Go.
+    /// Decrypt TLS with keys that agents read from the pods' own processes, by uprobes: OpenSSL (Node and Python as well), BoringSSL, GnuTLS and Go.
     /// Agents then have the capabilities SYS_ADMIN and SYS_PTRACE, and share a container's processes
     #[arg(long)]
     pub tls: bool,

@@ -2,6 +2,7 @@
 //!
 //! The kernel must have uprobes and BPF, and let root use them.
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -10,7 +11,8 @@ use crate::support::dissect_file;
 
 use super::support::{Agent, Block, Killed, Net, binary_with_probes, exit_code, said, sh, until};
 
-/// A server of HTTPS that answers each request with its path, and starts a thread for each connection.
+/// A server of HTTPS that answers each request with its path, and starts a thread for each connection. It may want one group for the
+/// key exchange, which clients do not offer first.
 const SERVER: &str = "import http.server, ssl, sys\n\
     class Handler(http.server.BaseHTTPRequestHandler):\n\
     \x20   protocol_version = 'HTTP/1.1'\n\
@@ -19,6 +21,7 @@ const SERVER: &str = "import http.server, ssl, sys\n\
     \x20       self.send_header('Content-Length', str(len(body))); self.end_headers(); self.wfile.write(body)\n\
     \x20   def log_message(self, *_): pass\n\
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.load_cert_chain(sys.argv[1])\n\
+    sys.argv[3:] and context.set_ecdh_curve(sys.argv[3])\n\
     server = http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[2])), Handler)\n\
     server.socket.listen(512)\n\
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)\n\
@@ -33,6 +36,42 @@ const MANY: &str = "import asyncio, ssl, sys\n\
     \x20   answer = await r.read(); w.close(); return answer.endswith(b'/many-%d' % n)\n\
     async def all(): return sum(await asyncio.gather(*(ask(n) for n in range(int(sys.argv[1])))))\n\
     print(asyncio.run(all()))\n";
+
+/// A client with BoringSSL inside of a library: asks for what lines of its input say, the older version of TLS or many at once in one
+/// thread.
+const BORINGSSL: &str = "import asyncio, sys\n\
+    from curl_cffi import Curl, CurlOpt\n\
+    from curl_cffi.requests import AsyncSession\n\
+    def one(url, older):\n\
+    \x20   it = Curl(); it.setopt(CurlOpt.URL, url.encode()); it.setopt(CurlOpt.SSL_VERIFYPEER, 0)\n\
+    \x20   it.setopt(CurlOpt.SSL_VERIFYHOST, 0); it.setopt(CurlOpt.WRITEFUNCTION, len)\n\
+    \x20   older and it.setopt(CurlOpt.SSLVERSION, 6 << 16)\n\
+    \x20   it.perform(); it.close()\n\
+    async def many(url):\n\
+    \x20   async with AsyncSession(verify=False, max_clients=40) as it:\n\
+    \x20       await asyncio.gather(*(it.get(f'{url}-{n}') for n in range(40)))\n\
+    print('ready', flush=True)\n\
+    for line in sys.stdin:\n\
+    \x20   what, url = line.split()\n\
+    \x20   asyncio.run(many(url)) if what == 'many' else one(url, what == 'older')\n\
+    \x20   print('done', flush=True)\n";
+
+/// The same with a library of OpenSSL 1.1.
+const OPENSSL_1: &str = "import pycurl, sys\n\
+    def client(url, older=False):\n\
+    \x20   it = pycurl.Curl(); it.setopt(it.URL, url); it.setopt(it.SSL_VERIFYPEER, 0); it.setopt(it.SSL_VERIFYHOST, 0)\n\
+    \x20   it.setopt(it.WRITEFUNCTION, len); older and it.setopt(it.SSLVERSION, it.SSLVERSION_MAX_TLSv1_2)\n\
+    \x20   return it\n\
+    def many(url):\n\
+    \x20   all = pycurl.CurlMulti(); clients = [client(f'{url}-{n}') for n in range(40)]\n\
+    \x20   for it in clients: all.add_handle(it)\n\
+    \x20   while all.perform()[1]: all.select(1)\n\
+    assert 'OpenSSL/1.1' in pycurl.version\n\
+    print('ready', flush=True)\n\
+    for line in sys.stdin:\n\
+    \x20   what, url = line.split()\n\
+    \x20   many(url) if what == 'many' else client(url, what == 'older').perform()\n\
+    \x20   print('done', flush=True)\n";
 
 /// A client, or a server, in Go.
 const GO: &str = r#"package main
@@ -118,6 +157,40 @@ impl<'a> Processes<'a> {
         command.args(["-c", SERVER, path, &port.to_string()]);
         ready(command)
     }
+
+    /// Starts a client that has its library from a Python package, and waits for the probes in it; has it ask for each.
+    fn ask(&self, agent: &Agent<'_>, source: &str, wanted: &[(&str, &str)]) {
+        let before = agent.told()["tls"]["files"].as_u64();
+        let mut client = self.command("python3");
+        client.args(["-c", source]).env("PYTHONPATH", python()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut client = Killed(client.spawn().expect("nsenter runs"));
+        let mut said = BufReader::new(client.0.stdout.take().expect("a pipe")).lines();
+        let mut says = |word: &str| assert_eq!(said.next().and_then(Result::ok).as_deref(), Some(word));
+        says("ready");
+        until("probes", || agent.told()["tls"]["files"].as_u64() > before);
+        let mut input = client.0.stdin.take().expect("a pipe");
+        for (what, url) in wanted {
+            writeln!(input, "{what} {url}").expect("it reads");
+            says("done");
+        }
+    }
+}
+
+/// Python packages that bring TLS libraries of their own: BoringSSL, with its symbols, and OpenSSL 1.1.
+fn python() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/agent-test/python");
+        if !folder.join("done").exists() {
+            let mut pip = Command::new("python3");
+            pip.args(["-m", "pip", "install", "--quiet", "--only-binary", ":all:", "--upgrade", "--target"])
+                .arg(&folder);
+            let output = pip.args(["curl_cffi==0.17.0", "pycurl==7.45.3"]).output().expect("pip runs");
+            assert!(output.status.success(), "{}", said(&output));
+            std::fs::write(folder.join("done"), "").expect("a file");
+        }
+        folder
+    })
 }
 
 /// Starts a server, and waits until it listens.
@@ -154,7 +227,7 @@ fn asked_as_wireshark_sees_it(path: &Path) -> Vec<String> {
 /// All lines of the key log in a stream.
 fn lines(blocks: &[Block]) -> Vec<&str> {
     let secrets = blocks.iter().filter_map(|block| if let Block::Secrets(text) = block { Some(text) } else { None });
-    secrets.flat_map(|text| text.lines()).collect()
+    secrets.flat_map(|text| text.lines()).filter(|line| !line.starts_with('#')).collect()
 }
 
 /// Go programs: with symbols, without, and without symbols but position-independent.
@@ -224,6 +297,60 @@ fn what_programs_say_over_tls_can_be_read() {
     std::io::Read::read_to_string(agent.child.stderr.as_mut().expect("a pipe"), &mut log).expect("text");
     assert!(log.contains("tls: probes in libcrypto.so"), "{log}");
     assert!(!log.split(|c: char| !c.is_ascii_hexdigit()).any(|word| word.len() >= 32), "{log}");
+}
+
+#[test]
+fn rows_say_which_library_has_given_the_keys() {
+    let net = Net::new();
+    let (pod, others) = (Processes::new(&net), Processes::new(&net));
+    // What servers derive is not seen here.
+    let _server = others.server(others.command("python3"), 8443);
+    let mut picky = others.command("python3");
+    picky.args(["-c", SERVER, others.certificate.to_str().expect("text"), "8445", "secp384r1"]);
+    let _picky = ready(picky);
+    let mut agent = pod.agent(1);
+    let stream = agent.stream(&[]);
+    let wget = |more: &[&str]| pod.run(&[&["wget", "-qO-", "--no-check-certificate"], more].concat());
+    assert_eq!(wget(&["https://127.0.0.1:8443/gnutls"]), "/gnutls");
+    assert_eq!(wget(&["--secure-protocol=TLSv1_2", "https://127.0.0.1:8443/gnutls-older"]), "/gnutls-older");
+    assert_eq!(wget(&["https://127.0.0.1:8445/gnutls-picky"]), "/gnutls-picky");
+    let mut serve = pod.command("gnutls-serv");
+    serve.args(["--http", "--quiet", "--port", "8446", "--x509keyfile"]).arg(&pod.certificate).arg("--x509certfile");
+    serve.arg(&pod.certificate).stdout(Stdio::null()).stderr(Stdio::null());
+    let _serve = Killed(serve.spawn().expect("nsenter runs"));
+    for (older, name) in [("1.3", "server"), ("1.2", "server-older")] {
+        let mut curl = others.command("curl");
+        curl.args(["-sk", "--retry-connrefused", "--retry", "60", "--retry-delay", "1", "--tls-max", older]);
+        let output = curl.arg(format!("https://127.0.0.1:8446/gnutls-{name}")).output().expect("curl runs");
+        assert!(output.status.success(), "{}", said(&output));
+    }
+    let wanted = |library: &str| {
+        [("one", 8443, ""), ("older", 8443, "-older"), ("one", 8445, "-picky"), ("many", 8445, "-many")]
+            .map(|(what, port, name)| (what, format!("https://127.0.0.1:{port}/{library}{name}")))
+    };
+    for (library, source) in [("boringssl", BORINGSSL), ("openssl", OPENSSL_1)] {
+        let wanted = wanted(library);
+        pod.ask(&agent, source, &wanted.each_ref().map(|(what, url)| (*what, url.as_str())));
+    }
+    assert_eq!(agent.told()["tls"]["lost"], 0);
+    assert_eq!(agent.told()["tls"]["unmatched"], 0);
+    agent.stop();
+    let path = stream.path.clone();
+    stream.end();
+    let mut wanted: Vec<_> = ["gnutls", "boringssl", "openssl"]
+        .iter()
+        .flat_map(|library| ["", "-older", "-picky"].map(|name| format!("uprobe:{library} /{library}{name}")))
+        .collect();
+    wanted.extend(["", "-older"].map(|name| format!("uprobe:gnutls /gnutls-server{name}")));
+    for library in ["boringssl", "openssl"] {
+        wanted.extend((0..40).map(|n| format!("uprobe:{library} /{library}-many-{n}")));
+    }
+    wanted.sort();
+    let (rows, _) = dissect_file(&path);
+    let rows = rows.iter().filter(|row| row.protocol == "http");
+    let mut found: Vec<_> = rows.filter_map(|row| Some(format!("{} {}", row.decrypted?, row.target))).collect();
+    found.sort();
+    assert_eq!(found, wanted);
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! From what goes into key derivations to key log lines.
 //!
-//! OpenSSL has public functions that derive keys; none of them knows what connection it works for. TLS 1.2 puts both sides'
+//! Libraries have functions that derive keys; none of them knows what connection it works for. TLS 1.2 puts both sides'
 //! randoms into the derivation of its keys, so that says all. TLS 1.3 does not, but its secrets follow from one another: the
-//! thread that derives the first secret of a handshake has just hashed its ClientHello, and from there on, each secret is found
-//! by the one that it was made of, whatever thread does it. So handshakes that take turns in an event loop are not mixed up.
+//! thread that derives the first secret of a handshake has just hashed its ClientHello, or the ServerHello into the same hash, and
+//! from there on, each secret is found by the one that it was made of, whatever thread does it. So handshakes that take turns in an event loop are not mixed up.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt::Write;
@@ -15,19 +15,21 @@ const MOST: usize = 4096;
 /// The most seeds of a derivation: TLS has five at most.
 const MOST_SEEDS: usize = 8;
 
-/// Kinds of events, as in probes.c.
+/// Kinds of events, as in probes/events.h.
 const HELLO: u32 = 1;
 const DERIVATION: u32 = 2;
 const OUTPUT: u32 = 3;
 const CONTROL: u32 = 4;
 const GO: u32 = 5;
+const ANSWER: u32 = 6;
 
-/// Names of values, as in probes.c.
+/// Names of values, as in probes/events.h.
 const KEY: u32 = 1;
 const SECRET: u32 = 2;
 const SEED: u32 = 3;
 const LABEL: u32 = 4;
 const SALT: u32 = 5;
+const INFO: u32 = 6;
 
 /// Commands of OpenSSL 1.1's `EVP_PKEY_CTX_ctrl`.
 const CONTROL_SECRET: u32 = 0x1001;
@@ -48,12 +50,14 @@ type Random = [u8; 32];
 pub(super) struct Correlator {
     /// The ClientHello that each thread has hashed last.
     hellos: Recent<u64, Random>,
+    /// The one in each hash, by process and address.
+    hashes: Recent<(u64, u64), Random>,
     /// Whose secrets they are.
     owners: Recent<Vec<u8>, Random>,
     /// What each thread is deriving.
     open: Recent<u64, Derivation>,
-    /// What has been set for derivations of OpenSSL 1.1, by context.
-    contexts: Recent<u64, Derivation>,
+    /// What has been set for derivations of OpenSSL 1.1, by process and context.
+    contexts: Recent<(u64, u64), Derivation>,
     /// Lines that were written already: both ends of a connection may be in one pod.
     written: HashSet<u64>,
     /// Traffic secrets of unknown connections.
@@ -63,11 +67,22 @@ pub(super) struct Correlator {
 /// What goes into a derivation.
 #[derive(Clone, Default)]
 struct Derivation {
+    library: Library,
     key: Vec<u8>,
     secret: Vec<u8>,
     salt: Vec<u8>,
     label: Vec<u8>,
     seeds: Vec<Vec<u8>>,
+}
+
+/// Whose secrets they are.
+#[derive(Clone, Copy, Default)]
+enum Library {
+    #[default]
+    OpenSsl,
+    BoringSsl,
+    GnuTls,
+    Go,
 }
 
 /// A map that forgets its oldest entries.
@@ -86,32 +101,37 @@ impl Correlator {
             HELLO => {
                 if let Some(random) = event.value(0).and_then(|(_, random)| random.try_into().ok()) {
                     self.hellos.insert(event.thread, random);
+                    self.hashes.insert(event.owner(), random);
+                }
+            }
+            ANSWER => {
+                if let Some(random) = self.hashes.get(&event.owner()).copied() {
+                    self.hellos.insert(event.thread, random);
                 }
             }
             DERIVATION => {
-                let mut derivation = Derivation::default();
+                let mut derivation = Derivation { library: Library::of(event.extra), ..Derivation::default() };
                 (0..).map_while(|at| event.value(at)).for_each(|(name, bytes)| derivation.set(name, bytes));
                 self.seeded(&derivation, lines);
                 self.open.insert(event.thread, derivation);
             }
             CONTROL => {
                 let Some((_, bytes)) = event.value(0) else { return };
-                let mut derivation = self.contexts.remove(&event.context).unwrap_or_default();
+                let mut derivation = self.contexts.remove(&event.owner()).unwrap_or_default();
                 match event.extra {
                     CONTROL_SECRET => derivation.set(SECRET, bytes),
                     CONTROL_SEED => derivation.set(SEED, bytes),
                     CONTROL_SALT => derivation.set(SALT, bytes),
                     CONTROL_KEY => derivation.set(KEY, bytes),
-                    // An HkdfLabel (RFC 8446, 7.1): length, and the label's.
-                    CONTROL_INFO => derivation.set(LABEL, label(bytes).unwrap_or_default()),
+                    CONTROL_INFO => derivation.set(INFO, bytes),
                     _ => {}
                 }
-                self.contexts.insert(event.context, derivation);
+                self.contexts.insert(event.owner(), derivation);
             }
             OUTPUT => {
                 let derivation = match event.context {
                     0 => self.open.remove(&event.thread),
-                    context => self.contexts.remove(&context),
+                    _ => self.contexts.remove(&event.owner()),
                 };
                 let (Some(derivation), Some((_, output))) = (derivation, event.value(0)) else { return };
                 if event.context != 0 {
@@ -125,7 +145,7 @@ impl Correlator {
                     && let (Ok(label), Ok(random)) = (std::str::from_utf8(label), random.try_into())
                     && label.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
                 {
-                    self.write(label, &random, secret, lines);
+                    self.write(Library::Go, label, &random, secret, lines);
                 }
             }
             _ => {}
@@ -140,7 +160,7 @@ impl Correlator {
             && derivation.secret.len() == 48
             && let Ok(client) = client.as_slice().try_into()
         {
-            self.write("CLIENT_RANDOM", &client, &derivation.secret, lines);
+            self.write(derivation.library, "CLIENT_RANDOM", &client, &derivation.secret, lines);
         }
     }
 
@@ -174,15 +194,16 @@ impl Correlator {
         if name.contains("HANDSHAKE") {
             self.owners.insert(derivation.key.clone(), owner);
         }
-        self.write(name, &owner, output, lines);
+        self.write(derivation.library, name, &owner, output, lines);
     }
 
-    /// Appends a line, unless it was there lately.
-    fn write(&mut self, label: &str, random: &Random, secret: &[u8], lines: &mut Vec<u8>) {
+    /// Appends a line, after one that says where it is from, unless it was there lately.
+    fn write(&mut self, library: Library, label: &str, random: &Random, secret: &[u8], lines: &mut Vec<u8>) {
         if secret.is_empty() {
             return;
         }
-        let mut line = String::with_capacity(label.len() + 2 * (random.len() + secret.len()) + 3);
+        let mut line = String::with_capacity(label.len() + 2 * (random.len() + secret.len()) + 32);
+        line.push_str(library.comment());
         line.push_str(label);
         for bytes in [random.as_slice(), secret] {
             line.push(' ');
@@ -210,13 +231,35 @@ impl Derivation {
             SECRET => self.secret = bytes.to_vec(),
             SALT => self.salt = bytes.to_vec(),
             LABEL => self.label = bytes.to_vec(),
+            INFO => self.label = label(bytes).unwrap_or_default().to_vec(),
             SEED if self.seeds.len() < MOST_SEEDS && !bytes.is_empty() => self.seeds.push(bytes.to_vec()),
             _ => {}
         }
     }
 }
 
-/// The label in an `HkdfLabel`.
+impl Library {
+    /// By its number in probes/events.h.
+    fn of(number: u32) -> Self {
+        match number {
+            2 => Self::BoringSsl,
+            3 => Self::GnuTls,
+            _ => Self::OpenSsl,
+        }
+    }
+
+    /// A comment in the key log that says where the line after it is from.
+    fn comment(self) -> &'static str {
+        match self {
+            Self::OpenSsl => "# uprobe:openssl\n",
+            Self::BoringSsl => "# uprobe:boringssl\n",
+            Self::GnuTls => "# uprobe:gnutls\n",
+            Self::Go => "# uprobe:go\n",
+        }
+    }
+}
+
+/// The label in an `HkdfLabel` (RFC 8446, 7.1): length (2), the label's, and the label.
 fn label(info: &[u8]) -> Option<&[u8]> {
     let (length, rest) = info.get(2..)?.split_first()?;
     rest.get(..usize::from(*length))
@@ -241,6 +284,11 @@ impl<'a> Event<'a> {
             context: long(head, 16)?,
             values,
         })
+    }
+
+    /// The context, which is an address, and whose: the process is the upper half of a thread's number.
+    fn owner(&self) -> (u64, u64) {
+        (self.thread >> 32, self.context)
     }
 
     /// Name and bytes of a value.
@@ -312,7 +360,8 @@ mod tests {
             let [label, random, secret] = line.split(' ').collect::<Vec<_>>()[..] else { return line.to_owned() };
             format!("{label} {} {}", &random[..2], &secret[..2])
         };
-        String::from_utf8(lines).unwrap().lines().map(line).collect()
+        let lines = String::from_utf8(lines).unwrap();
+        lines.lines().filter(|line| !line.starts_with('#')).map(line).collect()
     }
 
     /// A derivation of OpenSSL 3 and its result.
@@ -343,6 +392,20 @@ mod tests {
         assert_eq!(lines(&mut it, &rest), ["CLIENT_TRAFFIC_SECRET_0 aa 14", "SERVER_TRAFFIC_SECRET_0 bb 24"]);
         assert_eq!(it.unmatched, 1);
         assert!(lines(&mut it, &rest).is_empty(), "the same again");
+    }
+
+    #[test]
+    fn a_server_s_answer_tells_whose_turn_it_is() {
+        let mut it = Correlator::default();
+        let hello = |random: u8| event(HELLO, 0, 1, random.into(), &[(0, &[random; 32])]);
+        let answer = |hash: u64| event(ANSWER, 0, 1, hash, &[(0, &[9; 32])]);
+        let mut events = vec![hello(0xaa), hello(0xbb), answer(0xaa)];
+        events.extend(derivation(1, (KEY, 0x10), b"c hs traffic", 0x11));
+        // Of a hash that is not known, nothing follows.
+        events.extend([answer(0xbb), answer(0xcc)]);
+        events.extend(derivation(1, (KEY, 0x20), b"c hs traffic", 0x21));
+        let wanted = ["CLIENT_HANDSHAKE_TRAFFIC_SECRET aa 11", "CLIENT_HANDSHAKE_TRAFFIC_SECRET bb 21"];
+        assert_eq!(lines(&mut it, &events), wanted);
     }
 
     #[test]

@@ -118,14 +118,14 @@ impl Elf {
     }
 
     /// Where in the file these functions begin, as far as it has symbols for them.
-    pub(super) fn functions<const N: usize>(&self, names: [&str; N]) -> io::Result<[Option<u64>; N]> {
-        let mut found = [None; N];
+    pub(super) fn functions(&self, names: &[&str]) -> io::Result<Vec<Option<u64>>> {
+        let mut found = vec![None; names.len()];
         for section in &self.sections {
             if section.kind != SYMBOLS && section.kind != DYNAMIC_SYMBOLS {
                 continue;
             }
             let Some(strings) = self.sections.get(section.link) else { continue };
-            let places = self.window(strings).places(&names)?;
+            let places = self.window(strings).places(names)?;
             if places.iter().all(HashSet::is_empty) {
                 continue;
             }
@@ -183,11 +183,11 @@ impl<'a> Window<'a> {
     }
 
     /// Where each of these texts is, with a zero behind it. A text may be the end of a longer one.
-    pub(super) fn places<const N: usize>(&mut self, texts: &[&str; N]) -> io::Result<[HashSet<u64>; N]> {
+    pub(super) fn places(&mut self, texts: &[&str]) -> io::Result<Vec<HashSet<u64>>> {
         /// No text is longer.
         const OVERLAP: u64 = 256;
-        let mut places = [(); N].map(|()| HashSet::new());
-        let texts = texts.map(|text| [text.as_bytes(), &[0]].concat());
+        let mut places = vec![HashSet::new(); texts.len()];
+        let texts: Vec<_> = texts.iter().map(|text| [text.as_bytes(), &[0]].concat()).collect();
         let mut at = 0;
         while at < self.size {
             let length = (self.size - at).min(PIECE as u64) as usize;
@@ -230,8 +230,8 @@ mod tests {
     #[test]
     fn finds_its_own_functions_and_none_that_are_not() {
         let elf = Elf::read(File::open("/proc/self/exe").unwrap()).unwrap().unwrap();
-        let [main, none] = elf.functions(["main", "no such function"]).unwrap();
-        assert!(main.is_some() && none.is_none());
+        let found = elf.functions(&["main", "no such function"]).unwrap();
+        assert!(found[0].is_some() && found[1].is_none());
         assert!(elf.section(".text").unwrap().size > 1000);
         assert!(elf.section(".bss").is_none());
     }
@@ -244,7 +244,7 @@ mod tests {
         let read = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
             let elf = Elf::read(File::open(&path).unwrap()).unwrap()?;
-            elf.functions(["main"]).unwrap()[0]
+            elf.functions(&["main"]).unwrap()[0]
         };
         assert!(read(b"").is_none() && read(b"#!/bin/sh\n").is_none());
         assert!(read(&whole[..100]).is_none() && read(&whole[..whole.len() / 2]).is_none());

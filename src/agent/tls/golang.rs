@@ -25,15 +25,16 @@ pub(super) fn function(elf: &Elf, name: &str) -> io::Result<Option<u64>> {
     if !MAGIC.contains(&word(header, 0)) || half(header, 6) >> 8 != 8 {
         return Ok(None);
     }
-    if let [Some(offset)] = elf.functions([name])? {
+    if let [Some(offset)] = elf.functions(&[name])?[..] {
         return Ok(Some(offset));
     }
     let [count, start, names, functions] = [8, 24, 32, 64].map(|at| long(header, at));
     // Since 1.26, and in position-independent programs, the start is filled in when the program is loaded.
     let start = if start == 0 { elf.section(".text").map_or(0, |text| text.address) } else { start };
-    let [places] = elf.window(section).places(&[name])?;
+    let places = elf.window(section).places(&[name])?;
     // A name is no tail of another one here, so one place is right.
-    let wanted = |place: i32| u64::try_from(place).is_ok_and(|place| places.contains(&(names + place)));
+    let is_there = |place| places.iter().any(|places| places.contains(&place));
+    let wanted = |place: i32| u64::try_from(place).is_ok_and(|place| is_there(names + place));
     let mut entries = elf.window(section);
     for at in 0..count.min(MOST) {
         let entry = |at: u64| functions.checked_add(at * 8);

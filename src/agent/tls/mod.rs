@@ -1,11 +1,12 @@
 //! TLS keys of the target's processes, by uprobes (`run --tls`).
 //!
-//! Programs in the kernel (probes.c) copy what TLS libraries derive keys from; [`derive`] makes key log lines of it, which
+//! Programs in the kernel (probes/) copy what TLS libraries derive keys from; [`derive`] makes key log lines of it, which
 //! sessions get as decryption secrets between the packets. So whoever reads the packets decrypts them, and nothing of a
 //! connection's plaintext passes here.
 //!
-//! Understood are OpenSSL 3 and 1.1, as a library or inside a program that has their symbols (Node), and Go since 1.18, with
-//! symbols or without. Not understood: BoringSSL, GnuTLS, NSS, rustls, Java's own TLS, OpenSSL inside a program without symbols.
+//! Understood are OpenSSL 3 and 1.1, BoringSSL, each as a library or inside a program or another library that has their symbols
+//! (Node), GnuTLS as a library, and Go since 1.18, with symbols or without. Not understood: NSS, rustls, Java's own TLS, and the
+//! others inside a program without symbols.
 //!
 //! Processes are found in /proc, which is the target's: the container shares its PID namespace. The kernel removes the probes when
 //! the descriptors that hold them are closed, so with the agent, however it ends.
@@ -13,6 +14,7 @@
 mod derive;
 mod elf;
 mod golang;
+mod libraries;
 mod scan;
 
 use std::fs::{self, File};
@@ -31,7 +33,7 @@ use super::keys::Probes;
 use super::{Error, log, process};
 use derive::Correlator;
 use elf::Elf;
-use scan::{Found, Functions, Scanner};
+use scan::{Found, Scanner};
 
 /// The programs, as clang has compiled them.
 static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probes.o"));
@@ -123,6 +125,7 @@ impl Tls {
 impl Prober {
     /// Follows processes as they come, as long as the agent lives.
     fn run(mut self) {
+        let mut files = 0;
         loop {
             self.scanner.scan(|found| {
                 if let Err(error) = attach(&mut self.programs, found) {
@@ -130,10 +133,12 @@ impl Prober {
                         log(format_args!("warning: no probe in {}: {}", found.name, cause(&error)));
                     }
                 } else {
-                    self.files.fetch_add(1, Relaxed);
+                    files += 1;
                     log(format_args!("tls: probes in {}", found.name));
                 }
             });
+            // Told once all files are probed that were there.
+            self.files.store(files, Relaxed);
             std::thread::sleep(SCAN);
         }
     }
@@ -152,14 +157,7 @@ fn try_out(programs: &mut Ebpf) -> Result<(), ProgramError> {
 
 /// Puts probes into a file, in the order in which they must be there.
 fn attach(programs: &mut Ebpf, found: &Found) -> Result<(), ProgramError> {
-    let probes: &[(&str, u64)] = match found.functions {
-        Functions::OpenSsl3 { digest, derive } => &[("derived", derive), ("kdf", derive), ("digest", digest)],
-        Functions::OpenSsl1 { digest, control, derive } => {
-            &[("derived", derive), ("derive", derive), ("control", control), ("digest", digest)]
-        }
-        Functions::Go { write_key_log } => &[("go", write_key_log)],
-    };
-    for (name, offset) in probes {
+    for (name, offset) in &found.probes {
         let Some(program) = programs.program_mut(name) else { continue };
         let program: &mut UProbe = program.try_into()?;
         program.attach(UProbeAttachLocation::AbsoluteOffset(*offset), &found.path, UProbeScope::AllProcesses)?;

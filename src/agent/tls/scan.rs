@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::elf::Elf;
-use super::golang::{self, WRITE_KEY_LOG};
+use super::libraries::{self, Probe};
 
 /// How long after its start a process is looked at each time: it loads its libraries, or becomes another program.
 const YOUNG: Duration = Duration::from_secs(3);
@@ -18,8 +18,8 @@ const OLD: Duration = Duration::from_secs(5);
 /// The most files that are remembered.
 const MOST_FILES: usize = 65_536;
 
-/// What the names of libraries start with that derive keys.
-const LIBRARY: &str = "libcrypto.so";
+/// What the names of libraries start with that derive keys: of OpenSSL, and what GnuTLS derives them with.
+const LIBRARIES: [&str; 3] = ["libcrypto", "libgnutls.so", "libnettle.so"];
 
 /// Where libraries are in a root, so that programs that run for an instant find probes in place.
 const FOLDERS: [&str; 8] = [
@@ -43,19 +43,8 @@ pub(super) struct Found {
     pub(super) path: PathBuf,
     /// What it is, for people.
     pub(super) name: String,
-    /// Functions' places in the file.
-    pub(super) functions: Functions,
-}
-
-/// What there is to be probed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Functions {
-    /// OpenSSL 3.
-    OpenSsl3 { digest: u64, derive: u64 },
-    /// OpenSSL 1.1.
-    OpenSsl1 { digest: u64, control: u64, derive: u64 },
-    /// Go's crypto/tls.
-    Go { write_key_log: u64 },
+    /// What goes into it, in the order in which it must be there.
+    pub(super) probes: Vec<Probe>,
 }
 
 /// What was seen so far.
@@ -97,7 +86,7 @@ impl Scanner {
         if fs::metadata(root.join(".")).is_ok_and(|it| self.roots.insert((it.dev(), it.ino()))) {
             for folder in FOLDERS {
                 for entry in fs::read_dir(root.join(folder)).into_iter().flatten().flatten() {
-                    if entry.file_name().to_string_lossy().starts_with(LIBRARY) {
+                    if is_library(&entry.file_name().to_string_lossy()) {
                         self.file(&entry.path(), &entry.file_name().to_string_lossy(), tell);
                     }
                 }
@@ -110,13 +99,15 @@ impl Scanner {
         let name = fs::read_link(&program).unwrap_or_default();
         self.file(&program, &base_name(&name.to_string_lossy()), tell);
         let Ok(maps) = fs::read_to_string(folder.join("maps")) else { return };
-        for line in maps.lines() {
-            // Address, permissions, offset, device, inode, path.
-            let Some(path) = line.find('/').and_then(|at| line.get(at..)) else { continue };
-            let name = base_name(path);
-            if name.starts_with(LIBRARY) && !path.ends_with(" (deleted)") {
-                self.file(&root.join(path.trim_start_matches('/')), &name, tell);
-            }
+        // Address, permissions, offset, device, inode, path.
+        let code =
+            maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|permissions| permissions.contains('x')));
+        let paths = code.filter_map(|line| line.find('/').and_then(|at| line.get(at..)));
+        let paths = paths.filter(|path| !path.ends_with(" (deleted)"));
+        // Any other library may have one of these inside, which takes longer to find out.
+        let (known, others): (Vec<_>, Vec<_>) = paths.partition(|path| is_library(&base_name(path)));
+        for path in known.into_iter().chain(others) {
+            self.file(&root.join(path.trim_start_matches('/')), &base_name(path), tell);
         }
     }
 
@@ -127,24 +118,16 @@ impl Scanner {
         if !metadata.is_file() || !self.files.insert((metadata.dev(), metadata.ino())) {
             return;
         }
-        let functions = Elf::read(file).ok().flatten().and_then(|elf| functions(&elf));
-        if let Some(functions) = functions {
+        let probes = Elf::read(file).ok().flatten().and_then(|elf| libraries::probes(&elf).ok());
+        if let Some(probes) = probes.filter(|probes| !probes.is_empty()) {
             let name = name.chars().filter(char::is_ascii_graphic).take(60).collect();
-            tell(&Found { path: path.to_owned(), name, functions });
+            tell(&Found { path: path.to_owned(), name, probes });
         }
     }
 }
 
-/// What there is to be probed in a file.
-fn functions(elf: &Elf) -> Option<Functions> {
-    let names =
-        ["EVP_DigestUpdate", "EVP_KDF_derive", "OSSL_PARAM_construct_end", "EVP_PKEY_CTX_ctrl", "EVP_PKEY_derive"];
-    match elf.functions(names).ok()? {
-        // Distributions have taken EVP_KDF_derive into 1.1, with other arguments.
-        [Some(digest), Some(derive), Some(_), ..] => Some(Functions::OpenSsl3 { digest, derive }),
-        [Some(digest), _, None, Some(control), Some(derive)] => Some(Functions::OpenSsl1 { digest, control, derive }),
-        _ => golang::function(elf, WRITE_KEY_LOG).ok()?.map(|write_key_log| Functions::Go { write_key_log }),
-    }
+fn is_library(name: &str) -> bool {
+    LIBRARIES.iter().any(|library| name.starts_with(library))
 }
 
 fn base_name(path: &str) -> String {
