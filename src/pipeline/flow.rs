@@ -206,9 +206,8 @@ impl Dissection {
 
     /// Ends both directions. True if a protocol was found that the bytes did not contradict, or that made rows before.
     fn finish(&mut self, key: &Key, client_side: usize, first_frame: u64, cx: &mut Context<'_>) -> bool {
-        for direction in [Direction::ToServer, Direction::ToClient] {
-            self.piece(key, client_side, first_frame, direction, Piece::Cut, cx);
-        }
+        self.driver.finish(cx.options, cx.messages);
+        self.settle(key, client_side, first_frame, None, cx);
         let order = (cx.frame, first_frame);
         let ends = self.ends(key, client_side);
         let Self { driver, pairer, rows, .. } = self;

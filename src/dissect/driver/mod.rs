@@ -222,10 +222,11 @@ impl Driver {
         let client = self.refeed(Direction::ToServer, options, out);
         self.turns(server || client, Direction::ToServer, options, out);
         for direction in [Direction::ToServer, Direction::ToClient] {
-            let closing = self.streams.get(direction.index()).is_some_and(|stream| stream.closing);
-            if closing && !self.is_waiting() {
-                let direction = self.oriented(direction);
-                self.close(direction, false, options, out);
+            let closing = self.streams.get(direction.index()).and_then(|stream| stream.closing);
+            if let Some(cut) = closing
+                && !self.is_waiting()
+            {
+                self.end(direction, cut, options, out);
             }
         }
     }
@@ -310,15 +311,27 @@ impl Driver {
         stream.seeking.then_some(direction)
     }
 
-    /// One direction has ended.
+    /// One direction has ended. What waits for something else than bytes still may: nobody wakes a flow that is inside of one.
     pub fn close(&mut self, direction: Direction, cut: bool, options: &Options, out: &mut Vec<Message>) {
         let direction = self.oriented(direction);
-        let waits = self.is_waiting() && !cut;
-        let Some(stream) = self.streams.get_mut(direction.index()) else { return };
-        if waits {
-            stream.closing = true;
-            return;
+        let waits = self.flow.depth == 0 && self.is_waiting();
+        match self.streams.get_mut(direction.index()) {
+            Some(stream) if waits => _ = stream.closing.get_or_insert(cut),
+            _ => self.end(direction, cut, options, out),
         }
+    }
+
+    /// Both directions have ended, and what still waits does so in vain.
+    pub fn finish(&mut self, options: &Options, out: &mut Vec<Message>) {
+        for direction in [Direction::ToServer, Direction::ToClient] {
+            let direction = self.oriented(direction);
+            let closing = self.streams.get(direction.index()).and_then(|stream| stream.closing);
+            self.end(direction, closing.unwrap_or(true), options, out);
+        }
+    }
+
+    fn end(&mut self, direction: Direction, cut: bool, options: &Options, out: &mut Vec<Message>) {
+        let Some(stream) = self.streams.get_mut(direction.index()) else { return };
         if std::mem::replace(&mut stream.ended, true) {
             return;
         }

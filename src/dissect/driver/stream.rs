@@ -23,8 +23,8 @@ pub(super) struct Stream {
     /// A message boundary is to be found again, chunk by chunk.
     pub seeking: bool,
     pub ended: bool,
-    /// It has ended, but the dissector still waits.
-    pub closing: bool,
+    /// It has ended, but the dissector still waits; whether it was cut off.
+    pub closing: Option<bool>,
 }
 
 impl Stream {
