@@ -159,10 +159,10 @@ impl<'a> Processes<'a> {
     }
 
     /// Starts a client that has its library from a Python package, and waits for the probes in it; has it ask for each.
-    fn ask(&self, agent: &Agent<'_>, source: &str, wanted: &[(&str, &str)]) {
+    fn ask(&self, agent: &Agent<'_>, packages: &Path, source: &str, wanted: &[(&str, &str)]) {
         let before = agent.told()["tls"]["files"].as_u64();
         let mut client = self.command("python3");
-        client.args(["-c", source]).env("PYTHONPATH", python()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        client.args(["-c", source]).env("PYTHONPATH", packages).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut client = Killed(client.spawn().expect("nsenter runs"));
         let mut said = BufReader::new(client.0.stdout.take().expect("a pipe")).lines();
         let mut says = |word: &str| assert_eq!(said.next().and_then(Result::ok).as_deref(), Some(word));
@@ -330,8 +330,13 @@ fn rows_say_which_library_has_given_the_keys() {
     };
     for (library, source) in [("boringssl", BORINGSSL), ("openssl", OPENSSL_1)] {
         let wanted = wanted(library);
-        pod.ask(&agent, source, &wanted.each_ref().map(|(what, url)| (*what, url.as_str())));
+        pod.ask(&agent, python(), source, &wanted.each_ref().map(|(what, url)| (*what, url.as_str())));
     }
+    // A library that is removed once it is loaded, as Java's are.
+    let copy = net.folder.path().join("python");
+    sh(&format!("cp -r {} {}", python().display(), copy.display()));
+    let removed = format!("import os; from curl_cffi import _wrapper; os.remove(_wrapper.__file__)\n{BORINGSSL}");
+    pod.ask(&agent, &copy, &removed, &[("one", "https://127.0.0.1:8443/boringssl-removed")]);
     assert_eq!(agent.told()["tls"]["lost"], 0);
     assert_eq!(agent.told()["tls"]["unmatched"], 0);
     agent.stop();
@@ -342,6 +347,7 @@ fn rows_say_which_library_has_given_the_keys() {
         .flat_map(|library| ["", "-older", "-picky"].map(|name| format!("uprobe:{library} /{library}{name}")))
         .collect();
     wanted.extend(["", "-older"].map(|name| format!("uprobe:gnutls /gnutls-server{name}")));
+    wanted.push("uprobe:boringssl /boringssl-removed".into());
     for library in ["boringssl", "openssl"] {
         wanted.extend((0..40).map(|n| format!("uprobe:{library} /{library}-many-{n}")));
     }

@@ -99,15 +99,15 @@ impl Scanner {
         let name = fs::read_link(&program).unwrap_or_default();
         self.file(&program, &base_name(&name.to_string_lossy()), tell);
         let Ok(maps) = fs::read_to_string(folder.join("maps")) else { return };
-        // Address, permissions, offset, device, inode, path.
-        let code =
-            maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|permissions| permissions.contains('x')));
-        let paths = code.filter_map(|line| line.find('/').and_then(|at| line.get(at..)));
-        let paths = paths.filter(|path| !path.ends_with(" (deleted)"));
         // Any other library may have one of these inside, which takes longer to find out.
-        let (known, others): (Vec<_>, Vec<_>) = paths.partition(|path| is_library(&base_name(path)));
-        for path in known.into_iter().chain(others) {
-            self.file(&root.join(path.trim_start_matches('/')), &base_name(path), tell);
+        let (known, others): (Vec<_>, Vec<_>) = maps.lines().filter_map(mapped).partition(|(_, path)| is_library(path));
+        for (range, path) in known.into_iter().chain(others) {
+            // What was removed since is there still, for those that have it open: Java's libraries often are.
+            let reached = match path.strip_suffix(" (deleted)") {
+                Some(_) => folder.join("map_files").join(range),
+                None => root.join(path.trim_start_matches('/')),
+            };
+            self.file(&reached, &base_name(path), tell);
         }
     }
 
@@ -126,7 +126,17 @@ impl Scanner {
     }
 }
 
-fn is_library(name: &str) -> bool {
+/// A line of a process's maps, if code of a file is there: the addresses, and the file.
+fn mapped(line: &str) -> Option<(&str, &str)> {
+    // Addresses, permissions, offset, device, inode, path.
+    let (range, rest) = line.split_once(' ')?;
+    let (permissions, rest) = rest.split_once(' ')?;
+    let path = rest.find('/').and_then(|at| rest.get(at..))?;
+    permissions.contains('x').then_some((range, path))
+}
+
+fn is_library(path: &str) -> bool {
+    let name = base_name(path);
     LIBRARIES.iter().any(|library| name.starts_with(library))
 }
 
