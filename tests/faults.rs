@@ -148,3 +148,41 @@ async fn a_small_pod_at_full_load_is_not_killed() {
     assert_accounted_for(&run);
     run.stop().await;
 }
+
+/// Kilobytes of a process's memory, by its name in `/proc`.
+fn memory(process: u32, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim_matches([':', ' ', '\t']).trim_end_matches(" kB").parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_nobody_reads_cost_no_packet_and_little_memory() {
+    // 100 MB, which neither the agent nor the memory of the session takes.
+    const COUNT: usize = 500;
+    let place = Place::new("unread", json!({})).await;
+    let mut spec = Place::spec(&json!({}));
+    let serve = "mkdir -p /tmp/w; head -c 200000 /dev/urandom >/tmp/w/index.html; httpd -f -p 8080 -h /tmp/w";
+    spec["containers"][0]["command"][2] = json!(serve);
+    place.pod("web", &spec).await;
+    let mut command = command();
+    command.args(["web", "-n", &place.namespace, "-o", "json", "--buffer", "4Mi"]).env("KUBECONFIG", kubeconfig());
+    let mut live = Sniff::unread(command);
+    live.says("+ ", 1);
+    let before = memory(live.id(), "VmRSS");
+    let script = format!(
+        "n=1; while [ $n -le {COUNT} ]; do wget -q -O /dev/null http://127.0.0.1:8080/?n=$n; n=$((n+1)); sleep 0.04; done; echo done"
+    );
+    assert_eq!(place.exec("web", "web", &["sh", "-c", &script]).await.trim(), "done");
+    let grown = memory(live.id(), "VmHWM") - before;
+    live.read();
+    live.prints(&format!("/?n={COUNT}\""), 1);
+    let done = live.interrupt();
+    assert_eq!(done.code(), Some(0), "{}", done.stderr);
+    assert!(done.stderr.contains("0 flushed · 0 gaps"), "{}", done.stderr);
+    assert!(done.stderr.contains("packets waited on disk"), "{}", done.stderr);
+    let number = |entry: &Value| entry["target"].as_str()?.strip_prefix("/?n=")?.parse::<usize>().ok();
+    let numbers: Vec<usize> = done.entries().iter().filter_map(number).collect();
+    assert_eq!(numbers, (1..=COUNT).collect::<Vec<_>>(), "{}", done.stderr);
+    assert!(grown < 80_000, "{grown} kB");
+}

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::entry::Timestamp;
 
 /// One captured frame, lent from its batch.
@@ -61,7 +63,7 @@ pub struct Stored {
 }
 
 /// What a capture says besides frames.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Note {
     /// A section of an agent's stream starts; the text is its hello (JSON).
     Hello(String),

@@ -4,6 +4,7 @@
 //! [`Event`] or an [`Error`]. Never dissects.
 
 pub mod agents;
+mod backlog;
 mod client;
 mod container;
 mod error;
@@ -16,10 +17,12 @@ mod recording;
 mod resolve;
 mod select;
 mod session;
+mod spill;
 mod startup;
 mod stream;
 mod watch;
 
+pub use backlog::Backlog;
 pub use client::Cluster;
 pub use error::Error;
 pub use resolve::Names;

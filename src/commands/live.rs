@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::Failure;
 use super::dissection::{Dissection, conclude, now, stdout};
@@ -18,17 +18,17 @@ use super::keylog::KeyLogs;
 use super::read::Counted;
 use crate::capture::Note;
 use crate::cluster::flags::{Options, Processes};
-use crate::cluster::{self, Cluster, Event, Names, Selection, Stop};
+use crate::cluster::{self, Backlog, Cluster, Event, Names, Selection, Stop};
 use crate::dissect::{Descriptors, Keys};
 use crate::entry::Name;
 use crate::output::kept::{Both, Kept};
 use crate::output::pcapng::Pcapng;
 use crate::output::status::Status;
 use crate::output::{self, Format};
-use crate::pipeline::{Live, Resolve};
+use crate::pipeline::{Counts, Live, Resolve};
 
-/// Batches of all pods that may wait to be dissected; then the agents wait.
-const WAITING: usize = 32;
+/// Batches of all pods that may be on their way to the backlog.
+const WAITING: usize = 4;
 
 /// How often rows are let go and output is flushed.
 const TICK: Duration = Duration::from_millis(50);
@@ -87,8 +87,9 @@ impl From<io::Error> for End {
 impl Session<'_> {
     /// Sniffs until it is told to end, or for the time that was given.
     pub async fn run(self, saving: Saving, status: &mut Status) -> Result<(), Failure> {
-        let mut signals = Signals::new()?;
-        let (sender, mut events) = mpsc::channel(WAITING);
+        let signals = Signals::new()?;
+        let (sender, received) = mpsc::channel(WAITING);
+        let mut events = Backlog::new(received);
         let namespaces = self.selection.namespaces().to_vec();
         let names = Names::watch(&self.cluster, &namespaces, &sender);
         let (stop, stopped) = Stop::new();
@@ -147,24 +148,13 @@ impl Session<'_> {
             failed: false,
         };
 
-        let deadline = Instant::now() + self.duration.unwrap_or(FOR_EVER);
+        tokio::spawn(end_in_time(stop.clone(), signals, self.duration.unwrap_or(FOR_EVER)));
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut named = false;
         let end = loop {
             let step = tokio::select! {
                 biased;
-                () = signals.any() => {
-                    if stop.send_replace(true) {
-                        watcher.status.clear();
-                        std::process::exit(INTERRUPTED);
-                    }
-                    Ok(())
-                }
-                () = sleep_until(deadline), if !*stop.borrow() => {
-                    stop.send_replace(true);
-                    Ok(())
-                }
                 _ = tick.tick() => watcher.tick(),
                 event = events.recv() => match event {
                     None => break End::Done,
@@ -182,13 +172,10 @@ impl Session<'_> {
             }
         };
         stop.send_replace(true);
-        let drained = async { while events.recv().await.is_some() {} };
-        tokio::select! {
-            () = drained => {}
-            () = signals.any() => {}
-        }
+        let spilled = events.spilled();
+        drop(events);
         let found_nothing = looks_back && watcher.sniffed == 0 && matches!(end, End::Done);
-        let result = watcher.finish(end, self.dissection.count);
+        let result = watcher.finish(end, self.dissection.count, spilled);
         match session.await {
             Ok(Err(error)) => Err(error.into()),
             Ok(Ok(())) if found_nothing => Err(Failure::new("no agent has recorded anything in these pods")
@@ -197,6 +184,22 @@ impl Session<'_> {
             Err(fault) => Err(Failure::new(format!("the session ended by a fault of ours: {fault}"))),
         }
     }
+}
+
+/// Asks for the end when it is time or at a signal; at another signal, ends here and now. Beside everything else, as rows may wait
+/// for long to be read.
+async fn end_in_time(stop: watch::Sender<bool>, mut signals: Signals, duration: Duration) {
+    tokio::select! {
+        () = signals.any() => {}
+        () = sleep(duration) => {}
+    }
+    stop.send_replace(true);
+    signals.any().await;
+    if io::stderr().is_terminal() {
+        // What is drawn there has no end of line.
+        Status::default().line("");
+    }
+    std::process::exit(INTERRUPTED);
 }
 
 /// What asks a program to end.
@@ -444,7 +447,7 @@ impl Watcher<'_> {
     }
 
     /// Ends all flows and says what was counted.
-    fn finish(mut self, end: End, most: Option<u64>) -> Result<(), Failure> {
+    fn finish(mut self, end: End, most: Option<u64>, spilled: u64) -> Result<(), Failure> {
         self.status.clear();
         let complete = most.is_some_and(|most| self.live.counts().entries >= most);
         let saved = self.saved.iter_mut().try_for_each(|saved| {
@@ -461,6 +464,7 @@ impl Watcher<'_> {
                 Err(_) => return Ok(()),
             },
         };
+        let counts = Counts { spilled, ..counts };
         conclude(self.dissection, Some(self.sniffed), &counts, self.status)?;
         match saved {
             Err(End::Failed(failure)) => return Err(failure),

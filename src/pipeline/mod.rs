@@ -36,6 +36,8 @@ pub struct Counts {
     pub dropped: u64,
     /// Packets that a master PCAP flushed before this session read them.
     pub flushed: u64,
+    /// Packets that waited on disk, since rows were read more slowly than packets came. None is lost by that.
+    pub spilled: u64,
     /// Packets that agents left out for the session's own filter.
     pub filtered: u64,
     /// Frames shorter than they were on the wire (snaplen).

@@ -1,7 +1,7 @@
 //! The plugin as its users run it.
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -55,18 +55,32 @@ pub struct Sniff {
     child: Child,
     stdout: Arc<Mutex<String>>,
     stderr: Arc<Mutex<String>>,
+    /// Its stdout, as long as nobody reads it.
+    unread: Option<ChildStdout>,
     readers: Vec<JoinHandle<()>>,
 }
 
 impl Sniff {
-    pub fn start(mut command: Command) -> Self {
+    pub fn start(command: Command) -> Self {
+        let mut sniff = Self::unread(command);
+        sniff.read();
+        sniff
+    }
+
+    /// One whose rows nobody reads until [`Sniff::read`].
+    pub fn unread(mut command: Command) -> Self {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (stdout, stderr) = (Arc::default(), Arc::default());
-        let readers = vec![
-            collect(child.stdout.take().unwrap(), Arc::clone(&stdout)),
-            collect(child.stderr.take().unwrap(), Arc::clone(&stderr)),
-        ];
-        Self { child, stdout, stderr, readers }
+        let stderr = Arc::default();
+        let readers = vec![collect(child.stderr.take().unwrap(), Arc::clone(&stderr))];
+        let unread = child.stdout.take();
+        Self { child, stdout: Arc::default(), stderr, unread, readers }
+    }
+
+    /// Reads its rows from now on.
+    pub fn read(&mut self) {
+        if let Some(stdout) = self.unread.take() {
+            self.readers.push(collect(stdout, Arc::clone(&self.stdout)));
+        }
     }
 
     /// Waits until it has said so many lines with `text` on stderr.
