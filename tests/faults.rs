@@ -186,3 +186,25 @@ async fn rows_that_nobody_reads_cost_no_packet_and_little_memory() {
     assert_eq!(numbers, (1..=COUNT).collect::<Vec<_>>(), "{}", done.stderr);
     assert!(grown < 80_000, "{grown} kB");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_kernel_drops_in_the_last_moment_is_told_as_well() {
+    let place = Place::new("drops", json!({})).await;
+    // With one process namespace, the pod's own container can stop the agent.
+    let mut spec = Place::spec(&json!({"shareProcessNamespace": true}));
+    let serve = "mkdir -p /tmp/w; head -c 8000000 /dev/zero >/tmp/w/index.html; httpd -f -p 8080 -h /tmp/w";
+    spec["containers"][0]["command"][2] = json!(serve);
+    place.pod("web", &spec).await;
+    let mut run = place.run("web").await;
+    let (container, _) = run.attached().await;
+    let script = "agent=$(ps | grep '/sniff-agent [r]un' | awk '{print $1}'); kill -STOP $agent; \
+                  for n in 1 2 3 4 5; do wget -q -O /dev/null http://127.0.0.1:8080/; done; kill -CONT $agent; echo done";
+    assert_eq!(place.exec("web", "web", &["sh", "-c", script]).await.trim(), "done");
+    run.end().await;
+    let status: Value =
+        serde_json::from_str(&place.exec("web", &container, &["/sniff-agent", "status"]).await).unwrap();
+    let drops = status["drops"].as_u64().unwrap();
+    assert!(drops > 0, "{status}");
+    assert_eq!(run.dropped.values().sum::<u64>(), drops, "{status}");
+    assert!(run.told.iter().any(|word| word.starts_with("End") && word.contains("has left")), "{:#?}", run.told);
+}

@@ -2,10 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
@@ -52,9 +55,19 @@ pub(super) fn stream(socket: &Path, options: &Options) -> Result<(), Error> {
     process::die_first();
     let mut connection = ask(socket, &Request::Stream(Box::new(options.session.clone())))?;
     let watched = options.stdin && !is_null(&io::stdin());
+    let has_all = Arc::new(AtomicBool::new(false));
     if watched {
-        let heartbeat = options.heartbeat;
-        std::thread::spawn(move || watch_stdin(heartbeat));
+        let (heartbeat, has_all) = (options.heartbeat, Arc::clone(&has_all));
+        let daemon = connection.get_ref().try_clone();
+        let daemon = daemon.map_err(|cause| Error::new(format!("cannot watch stdin: {cause}")))?;
+        std::thread::spawn(move || {
+            watch_stdin(heartbeat);
+            // The daemon says its last words to who leaves, unless it has.
+            if !has_all.load(Ordering::Relaxed) && daemon.shutdown(Shutdown::Write).is_ok() {
+                std::thread::sleep(LAST_WORD);
+            }
+            std::process::exit(0);
+        });
     }
     // The standard library's stdout looks for line ends in all that it writes.
     let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
@@ -86,6 +99,7 @@ pub(super) fn stream(socket: &Path, options: &Options) -> Result<(), Error> {
             .hint("the container's state tells more: kubectl get pod -o yaml"));
     }
     if watched {
+        has_all.store(true, Ordering::Relaxed);
         // The thread that watches stdin ends the process as soon as the client closes.
         std::thread::sleep(LAST_WORD);
     }
@@ -198,7 +212,7 @@ fn ask(socket: &Path, request: &Request) -> Result<BufReader<UnixStream>, Error>
     }
 }
 
-/// Ends the process when stdin ends, or when nothing came on it for `heartbeat`.
+/// Returns when stdin ends; ends the process when nothing came on it for `heartbeat`.
 fn watch_stdin(heartbeat: Duration) {
     let (beat, beats) = mpsc::sync_channel(1);
     std::thread::spawn(move || {
@@ -212,7 +226,7 @@ fn watch_stdin(heartbeat: Duration) {
     loop {
         match beats.recv_timeout(heartbeat) {
             Ok(()) => {}
-            Err(RecvTimeoutError::Disconnected) => std::process::exit(0),
+            Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {
                 let silent = Error::new(format!("the client was silent for {} s", heartbeat.as_secs()));
                 log(silent.hint("a client sends a byte on stdin every few seconds; without one, use --no-stdin"));

@@ -23,7 +23,7 @@ use crate::capture::bpf::{LOOPBACK, Program};
 use crate::capture::interface::{self, Interface};
 use crate::capture::pcapng::{self, Packet};
 
-/// The most sessions at a time; each is a thread and a buffer.
+/// The most sessions at a time; each is two threads and a buffer.
 pub(super) const MOST_SESSIONS: usize = 8;
 
 /// The most connections at a time, those that only ask included.
@@ -38,6 +38,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often the kernel is asked what it dropped, besides when a frame says that it did.
 const COUNT: Duration = Duration::from_secs(1);
 
+/// How long a session may wait for that: a capture looks each [`TICK`] whether it is asked.
+const RECOUNT: Duration = Duration::from_millis(400);
+
 /// How long the capture goes on after it was told to stop: what was sent before arrives.
 const LINGER: Duration = Duration::from_millis(60);
 
@@ -45,7 +48,7 @@ const LINGER: Duration = Duration::from_millis(60);
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Stack of a thread that serves; its buffers are on the heap.
-const STACK: usize = 128 << 10;
+pub(super) const STACK: usize = 128 << 10;
 
 /// What `sniff-agent run` was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +131,8 @@ pub(super) struct State {
     pub(super) filter_text: String,
     /// What is to replace it.
     refilter: Refilter,
+    /// A session ends, and wants to know what the kernel has dropped until now.
+    recount: bool,
     /// Knows what was seen before, if that is to be left out.
     pub(super) once: Option<Once>,
     /// The interface of the last frame: the kernel does not say where it dropped one, and that is the likeliest.
@@ -248,6 +253,7 @@ impl Daemon {
             drained: 0,
             filter_text: options.filter_text.clone(),
             refilter: Refilter::Idle,
+            recount: false,
             once: options.once.then(Once::new),
             last: 0,
         };
@@ -320,6 +326,23 @@ impl Daemon {
         }
     }
 
+    /// Has the kernel asked what it has dropped until now, and returns when that is known.
+    pub(super) fn recount<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let begun = Instant::now();
+        state.recount = true;
+        while state.recount && !matches!(state.phase, Phase::Ended(_)) && begun.elapsed() < RECOUNT {
+            state = self.wait(state, TICK);
+        }
+        state
+    }
+
+    /// Has the sessions look at what has changed.
+    pub(super) fn wake(&self) {
+        // With the lock, so that none is between its look and its sleep.
+        let _state = self.lock();
+        self.changed.notify_all();
+    }
+
     /// Replaces the capture filter, if that was asked for.
     fn change_filter(&self, capture: &mut dyn Backend) {
         let mut state = self.lock();
@@ -369,23 +392,32 @@ impl Daemon {
                 self.lock().drained = began;
             }
             self.change_filter(capture);
-            if losing || asked.elapsed() >= COUNT {
+            if losing || asked.elapsed() >= COUNT || self.lock().recount {
                 asked = Instant::now();
-                let dropped = capture.dropped()?;
-                let mut state = self.lock();
-                state.lose(dropped);
-                state.filtered = capture.filtered();
-                drop(state);
+                self.count(capture)?;
                 if let Some(remark) = capture.remark() {
                     log(format_args!("warning: {remark}"));
                 }
             }
             match stopping {
                 None if self.lock().phase != Phase::Capturing => stopping = Some(Instant::now()),
-                Some(since) if since.elapsed() >= LINGER => return Ok(()),
+                // The last sessions are told the last drops.
+                Some(since) if since.elapsed() >= LINGER => return self.count(capture),
                 _ => {}
             }
         }
+    }
+
+    /// Asks the kernel what it has dropped.
+    fn count(&self, capture: &mut dyn Backend) -> io::Result<()> {
+        let dropped = capture.dropped()?;
+        let mut state = self.lock();
+        state.lose(dropped);
+        state.filtered = capture.filtered();
+        if std::mem::take(&mut state.recount) {
+            self.changed.notify_all();
+        }
+        Ok(())
     }
 
     /// Writes the segments that are full to disk, if the master PCAP is there. Meanwhile the ring takes what comes, and what

@@ -3,12 +3,13 @@
 //! The answer starts with the line `ok` or `error: …`. After the `ok` comes a line of JSON for `status`, nothing for `stop`,
 //! `arm` and `filter`, and pcapng for `stream` until either side closes.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::daemon::{Daemon, MOST_SESSIONS, Phase, Seat, State, now};
+use super::daemon::{Daemon, MOST_SESSIONS, Phase, STACK, Seat, State, now};
 use super::json::Object;
 use super::reader::Reader;
 use super::request::{LONGEST, Request, Session};
@@ -37,6 +38,9 @@ const HELD: Duration = Duration::from_millis(40);
 
 /// Why a session ended that only looked back.
 const ASKED: &str = "no more was asked for";
+
+/// Why a session ended whose client has closed its side.
+const LEFT: &str = "its client has left";
 
 /// Answers that there is nothing to get, and why.
 pub(super) fn refuse(mut connection: &UnixStream, why: &str) -> io::Result<()> {
@@ -72,7 +76,15 @@ pub(super) fn serve(daemon: &Daemon, mut connection: UnixStream) -> io::Result<(
                 return refuse(&connection, &format!("the agent already serves {MOST_SESSIONS} sessions, its limit"));
             };
             connection.write_all(b"ok\n")?;
-            stream(daemon, &mut connection, &wanted, &seat)
+            let client = Client { connection: &connection, has_left: AtomicBool::new(false) };
+            std::thread::scope(|threads| {
+                let watch = || client.watch(daemon);
+                std::thread::Builder::new().stack_size(STACK).spawn_scoped(threads, watch)?;
+                let result = stream(daemon, &client, &wanted, &seat);
+                // Or the other thread would wait for the client.
+                let _ = connection.shutdown(Shutdown::Both);
+                result
+            })
         }
         None => {
             let shown: String = request.trim_end().chars().take(100).collect();
@@ -81,8 +93,47 @@ pub(super) fn serve(daemon: &Daemon, mut connection: UnixStream) -> io::Result<(
     }
 }
 
-/// Sends pcapng until the other side closes, the agent ends, or all that was asked for is sent.
-fn stream(daemon: &Daemon, connection: &mut UnixStream, wanted: &Session, seat: &Seat<'_>) -> io::Result<()> {
+/// Who gets a stream.
+struct Client<'a> {
+    connection: &'a UnixStream,
+    /// It has closed its side: it wants no more, or has all.
+    has_left: AtomicBool,
+}
+
+impl Client<'_> {
+    /// Returns when the client has closed its side.
+    fn watch(&self, daemon: &Daemon) {
+        let mut connection = self.connection;
+        loop {
+            match connection.read(&mut [0; 64]) {
+                Ok(1..) => {}
+                Err(cause) if matches!(cause.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Ok(0) | Err(_) => break,
+            }
+        }
+        self.has_left.store(true, Ordering::Relaxed);
+        daemon.wake();
+    }
+
+    fn has_left(&self) -> bool {
+        self.has_left.load(Ordering::Relaxed)
+    }
+
+    /// Waits for it to leave: the container ends with the agent, and what is still on its way would be lost.
+    fn acknowledge(&self, daemon: &Daemon) -> io::Result<()> {
+        self.connection.shutdown(Shutdown::Write)?;
+        let begun = Instant::now();
+        let mut state = daemon.lock();
+        while !self.has_left() && begun.elapsed() < PATIENCE {
+            state = daemon.wait(state, HEARTBEAT);
+        }
+        Ok(())
+    }
+}
+
+/// Sends pcapng until the client leaves, the agent ends, or all that was asked for is sent; and then the last counters.
+fn stream(daemon: &Daemon, client: &Client<'_>, wanted: &Session, seat: &Seat<'_>) -> io::Result<()> {
+    let mut connection = client.connection;
     let mut out = Vec::with_capacity(2 * CHUNK);
     if wanted.until.is_some() {
         await_the_present(daemon);
@@ -100,22 +151,29 @@ fn stream(daemon: &Daemon, connection: &mut UnixStream, wanted: &Session, seat: 
     let mut held = Held::new(daemon.options.tls);
     loop {
         let mut state = daemon.lock();
+        let has_left = client.has_left();
+        if has_left {
+            state = daemon.recount(state);
+        }
         description.describe(&state, &mut reader, &mut out);
         if !state.keys.is_read(keys) {
             pcapng::secrets(&mut out, state.keys.after(&mut keys));
         }
         let full = CHUNK + out.len();
         let end = if let Phase::Ended(_) = state.phase { u64::MAX } else { held.end(state.master.next()) };
-        state = reader.read(daemon, state, end, &mut out, full)?;
+        if !has_left {
+            state = reader.read(daemon, state, end, &mut out, full)?;
+        }
         if heartbeat.elapsed() >= HEARTBEAT {
             heartbeat = Instant::now();
             reader.account(&mut out);
             beat(&state, &mut out);
         }
         seat.report(&mut state, &reader.count, out.len());
-        if out.is_empty() && (reader.is_over() || reader.is_at_the_end(&state.master)) {
-            let asked = reader.is_over();
+        if has_left || out.is_empty() && (reader.is_over() || reader.is_at_the_end(&state.master)) {
+            let asked = has_left || reader.is_over();
             let why = match &state.phase {
+                _ if has_left => Some(LEFT),
                 _ if asked => Some(ASKED),
                 Phase::Ended(why) => Some(why.as_str()),
                 _ => None,
@@ -128,9 +186,12 @@ fn stream(daemon: &Daemon, connection: &mut UnixStream, wanted: &Session, seat: 
                 seat.report(&mut state, &reader.count, out.len());
                 drop(state);
                 connection.write_all(&out)?;
-                return acknowledged(connection);
+                return client.acknowledge(daemon);
             }
-            state = daemon.wait(state, HEARTBEAT.saturating_sub(heartbeat.elapsed()));
+            // Unless it has left while the lock was not held.
+            if !client.has_left() {
+                state = daemon.wait(state, HEARTBEAT.saturating_sub(heartbeat.elapsed()));
+            }
         } else if out.is_empty() && end < u64::MAX {
             drop(state);
             std::thread::sleep(HELD / 4);
@@ -229,11 +290,4 @@ fn beat(state: &State, out: &mut Vec<u8>) {
             },
         );
     }
-}
-
-/// Waits for the other side to close: the container ends with the agent, and what is still on its way would be lost.
-fn acknowledged(connection: &mut UnixStream) -> io::Result<()> {
-    connection.shutdown(Shutdown::Write)?;
-    while connection.read(&mut [0; 64])? > 0 {}
-    Ok(())
 }

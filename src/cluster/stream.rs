@@ -43,7 +43,7 @@ const LAST_CALL: Duration = Duration::from_secs(1);
 /// How long what was received may take to be read, once the connection is over.
 const LAST_BYTES: Duration = Duration::from_millis(100);
 
-/// How long the process in the pod may take to leave, once its stdin is closed.
+/// How long the process in the pod may take to say its last words and leave, once its stdin is closed.
 const FAREWELL: Duration = Duration::from_millis(700);
 
 /// How much stdout the connection may hold.
@@ -249,6 +249,8 @@ impl Stream<'_> {
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
         let mut last_call = None;
+        // Until when the agent may say its last words, once the user wants no more.
+        let mut leaving: Option<Instant> = None;
         let mut sight = self.sight.clone();
         let mut status = std::pin::pin!(status);
         let mut message = None;
@@ -260,8 +262,13 @@ impl Stream<'_> {
             batch.bytes.reserve(READ);
             tokio::select! {
                 biased;
-                () = self.stop.wait() => break Cut::Stopped,
-                _ = beat.tick() => {
+                () = self.stop.wait(), if leaving.is_none() => {
+                    // It sees that, and sends the kernel's counters.
+                    let _ = stdin.shutdown().await;
+                    leaving = Some(Instant::now() + FAREWELL);
+                }
+                () = sleep_until(leaving.unwrap_or(heard + PATIENCE)), if leaving.is_some() => break Cut::Stopped,
+                _ = beat.tick(), if leaving.is_none() => {
                     if stdin.write_all(b"\n").await.is_err() {
                         break Cut::Broken("the connection was cut".to_owned());
                     }
@@ -330,6 +337,9 @@ impl Stream<'_> {
                 }
             }
         };
+        if leaving.is_some() {
+            return Cut::Stopped;
+        }
         // The process in the pod ends with its stdin; what it still writes is read, or it could not.
         let farewell = async {
             let _ = stdin.shutdown().await;

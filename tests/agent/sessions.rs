@@ -8,7 +8,7 @@ use kubectl_sniff::capture::decoder::Decoder;
 use kubectl_sniff::capture::{Batch, Note};
 
 use super::support::{
-    Block, Net, Packet, exit_code, filtered, ids, marked, packets, parse, program, said, send, until,
+    Block, Net, Packet, Stream, exit_code, filtered, ids, marked, packets, parse, program, said, send, sh, until,
 };
 use super::{flushed, hello, numbers};
 
@@ -237,6 +237,52 @@ fn an_idle_session_has_a_heartbeat_and_a_stopped_one_an_end() {
     assert_eq!(blocks.iter().rfind(counted), Some(&Block::Statistics { interface: 1, received, dropped: 0 }),);
     let Some(Block::End(end)) = blocks.last() else { panic!("no end") };
     assert_eq!((end["next"].as_u64(), end["why"].as_str()), (Some(received + 1), Some("asked to stop")));
+}
+
+/// The counters that came last of the interface that packets were sent over.
+fn last_counters(blocks: &[Block]) -> (u64, u64) {
+    let counters = |block: &Block| match block {
+        Block::Statistics { interface: 1, received, dropped } => Some((*received, *dropped)),
+        _ => None,
+    };
+    blocks.iter().rev().find_map(counters).expect("counters")
+}
+
+#[test]
+fn who_leaves_learns_what_the_kernel_has_dropped_until_then() {
+    let net = Net::new();
+    let agent = net.agent(&["--ring", "512Ki", "--filter", &program("udp dst port 7777")]);
+    let path = net.folder.path().join("left.pcapng");
+    let file = std::fs::File::create(&path).expect("a new file");
+    let mut command = agent.client(&["stream"]);
+    let child = command.stdin(Stdio::piped()).stdout(file).stderr(Stdio::piped()).spawn().expect("the agent runs");
+    let mut stream = Stream { path, child };
+    until("the session starts", || !stream.blocks().is_empty());
+    // An agent that does not run lets the ring overflow, and its client leaves before it can have told so.
+    sh(&format!("kill -STOP {}", agent.child.id()));
+    send(&net.pod, "10.9.0.1", 7777, "during", 5000, 1000);
+    drop(stream.child.stdin.take());
+    sh(&format!("kill -CONT {}", agent.child.id()));
+    let blocks = stream.end();
+    let (_, dropped) = last_counters(&blocks);
+    assert!(dropped > 0);
+    assert_eq!(dropped, agent.status("drops"));
+    let Some(Block::End(end)) = blocks.last() else { panic!("no end") };
+    assert_eq!((end["next"].as_u64(), end["asked"].as_bool()), (Some(packets(&blocks).len() as u64 + 1), Some(true)));
+}
+
+#[test]
+fn an_agent_that_ends_tells_what_the_kernel_has_dropped_until_then() {
+    let net = Net::new();
+    let agent = net.agent(&["--ring", "512Ki", "--filter", &program("udp dst port 7777")]);
+    let stream = agent.stream(&[]);
+    sh(&format!("kill -STOP {}", agent.child.id()));
+    send(&net.pod, "10.9.0.1", 7777, "during", 5000, 1000);
+    sh(&format!("kill -TERM {0} && kill -CONT {0}", agent.child.id()));
+    let blocks = stream.end();
+    let (received, dropped) = last_counters(&blocks);
+    assert!(dropped > 0);
+    assert_eq!((received, received + dropped), (packets(&blocks).len() as u64, 5000));
 }
 
 #[test]

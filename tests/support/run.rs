@@ -1,5 +1,6 @@
 //! A session inside the test's process, with all that it tells.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Receiver;
@@ -8,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use kubectl_sniff::capture::Note;
 use kubectl_sniff::cluster::flags::{Connection, Options, Select};
-use kubectl_sniff::cluster::{self, Cluster, Event, Names, Selection, Stop};
+use kubectl_sniff::cluster::{self, Cluster, DEFAULT_IMAGE, Event, Names, Selection, Stop};
 
 use super::cluster::{PATIENCE, Place, kubeconfig};
 
@@ -28,7 +29,8 @@ impl Place {
 }
 
 pub fn options() -> Options {
-    Options { buffer: 4 << 20, start_timeout: PATIENCE, ..Options::default() }
+    let image = std::env::var("SNIFF_TEST_AGENT_IMAGE").unwrap_or_else(|_| DEFAULT_IMAGE.to_owned());
+    Options { buffer: 4 << 20, start_timeout: PATIENCE, image, ..Options::default() }
 }
 
 /// A session, with what it has told so far.
@@ -44,6 +46,8 @@ pub struct Run {
     pub connections: usize,
     /// Packets that were told to have been flushed before they were read: number of the first, and how many.
     pub flushed: Vec<(u64, u64)>,
+    /// What the kernel dropped, by interface, as told last.
+    pub dropped: BTreeMap<u32, u64>,
     pub names: std::sync::Arc<Names>,
 }
 
@@ -60,7 +64,17 @@ impl Run {
         let names = Names::watch(&cluster, selection.namespaces(), &sender);
         let (stop, stopped) = Stop::new();
         let task = tokio::spawn(async move { cluster::run(&cluster, selection, options, sender, stopped).await });
-        Self { events, stop, task, told: Vec::new(), ids: Vec::new(), connections: 0, flushed: Vec::new(), names }
+        Self {
+            events,
+            stop,
+            task,
+            told: Vec::new(),
+            ids: Vec::new(),
+            connections: 0,
+            flushed: Vec::new(),
+            dropped: BTreeMap::new(),
+            names,
+        }
     }
 
     /// Waits for an event, and returns what `wanted` makes of it.
@@ -70,21 +84,30 @@ impl Run {
             let event = tokio::time::timeout_at(deadline, self.events.recv()).await;
             let Ok(Some(event)) = event else { panic!("no {what}; told: {:#?}", self.told) };
             let found = wanted(&event);
-            match event {
-                Event::Batch { batch, .. } => {
-                    self.ids.extend(batch.frames.iter().filter_map(|frame| frame.id));
-                    for note in &batch.notes {
-                        if let Note::Flushed { from, count } = note {
-                            self.flushed.push((*from, *count));
-                        }
-                    }
-                    self.connections += batch.notes.iter().filter(|note| matches!(note, Note::Hello(_))).count();
-                }
-                other => self.told.push(format!("{other:?}")),
-            }
+            self.take(event);
             if let Some(found) = found {
                 return found;
             }
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Batch { batch, .. } => {
+                self.ids.extend(batch.frames.iter().filter_map(|frame| frame.id));
+                for note in &batch.notes {
+                    match note {
+                        Note::Flushed { from, count } => self.flushed.push((*from, *count)),
+                        Note::Statistics { interface, dropped: Some(dropped), .. } => {
+                            self.dropped.insert(*interface, *dropped);
+                        }
+                        Note::Hello(_) => self.connections += 1,
+                        Note::End(words) => self.told.push(format!("End({words})")),
+                        _ => {}
+                    }
+                }
+            }
+            other => self.told.push(format!("{other:?}")),
         }
     }
 
@@ -126,9 +149,16 @@ impl Run {
     /// Stops it; returns how long that took.
     pub async fn stop(mut self) -> Duration {
         let since = Instant::now();
-        self.stop.send_replace(true);
-        while self.events.recv().await.is_some() {}
+        self.end().await;
         self.task.await.expect("no panic").expect("no error");
         since.elapsed()
+    }
+
+    /// Stops it, and takes what it still tells.
+    pub async fn end(&mut self) {
+        self.stop.send_replace(true);
+        while let Some(event) = self.events.recv().await {
+            self.take(event);
+        }
     }
 }
