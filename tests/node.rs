@@ -1,6 +1,8 @@
 //! Capture from nodes, of pods that may not be touched: on a real cluster, with the plugin's binary.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -8,7 +10,11 @@ use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
+use kubectl_sniff::cluster::Event;
+use kubectl_sniff::cluster::flags::{Connection, Options, Via};
+
 use crate::support::cluster::{Place, kubeconfig, soon};
+use crate::support::run::{Run, options};
 use crate::support::sniff::{Sniff, command};
 
 fn sniff(arguments: &[&str]) -> Sniff {
@@ -223,4 +229,56 @@ async fn in_the_nodes_network_a_pod_is_its_ports() {
     assert_eq!(rows(&done.entries(), "again").len(), 10, "{}", done.stderr);
     let strange = done.entries().into_iter().find(|entry| entry["dst"]["port"] != port);
     assert_eq!(strange, None);
+}
+
+/// Kills a process of the capture pod that was made for that address: its agent (`run`) or a session (`stream`). The nodes of
+/// the test cluster share the machine's processes.
+fn kill(address: &str, command: &str) {
+    let processes = || std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    let runs = |process: &Path, command: &str, argument: &str| {
+        let words = std::fs::read_to_string(process.join("cmdline")).unwrap_or_default();
+        words.starts_with(&format!("/sniff-agent\0{command}\0")) && words.contains(argument)
+    };
+    let own = processes().find(|process| runs(process, "run", &format!("ip host {address}"))).expect("its agent");
+    let namespace = |process: &Path| std::fs::read_link(process.join("ns/pid")).ok();
+    let victim = processes().find(|process| runs(process, command, "") && namespace(process) == namespace(&own));
+    let id = victim.expect("its process").file_name().unwrap().to_owned();
+    assert!(Command::new("kill").arg("-9").arg(id).status().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_stream_of_a_node_goes_on_where_it_was_and_a_killed_agent_is_replaced() {
+    let place = Place::new("node-faults", level("restricted")).await;
+    let via = place.another("node-faults-via").await;
+    let node = nodes(&place).await.remove(0);
+    place.pod("web", &restricted(&node)).await;
+    let web = address(&place, "web").await;
+    let mut client = restricted(&node);
+    let asking = format!("while true; do wget -q -O /dev/null http://{web}:8080/; sleep 0.05; done");
+    client["containers"][0]["command"] = json!(["sh", "-c", asking]);
+    place.pod("client", &client).await;
+    let options = Options { via: Via::Node, via_namespace: via.namespace.clone(), ..options() };
+    let mut run = Run::start(&Connection::default(), &place.select("web"), options).await;
+    run.attached().await;
+    run.packets(20).await;
+
+    kill(&web, "stream");
+    while run.connections < 2 {
+        run.packets(1).await;
+    }
+    run.packets(20).await;
+    // Not one is lost or comes twice.
+    assert_eq!(run.ids, (1..=run.ids.len() as u64).collect::<Vec<_>>(), "{:#?}", run.told);
+
+    kill(&web, "run");
+    run.until("word of the hole", |event| matches!(event, Event::Interrupted { .. }).then_some(())).await;
+    run.ids.clear();
+    run.until("another agent", |event| matches!(event, Event::Restarted { .. }).then_some(())).await;
+    run.packets(20).await;
+    assert_eq!(run.ids, (1..=run.ids.len() as u64).collect::<Vec<_>>(), "{:#?}", run.told);
+    let bad = |event: &&String| event.starts_with("Lost") || event.starts_with("Failed");
+    assert_eq!((run.told.iter().find(bad), &run.flushed), (None, &Vec::new()));
+    soon("one capture pod", || async { (left(&via).await == (1, 1)).then_some(()) }).await;
+    run.stop().await;
+    gone(&via).await;
 }

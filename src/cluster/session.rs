@@ -20,16 +20,12 @@ use super::inject::{Found, Injector, Sight};
 use super::ledger::{Ledger, Start};
 use super::node::{self, Member, Members, Node, Share};
 use super::select::{Scope, Selection, Verdict};
-use super::stream::{Over, SETTLED, Stream};
+use super::stream::{Over, Stream};
 use super::watch::{Change, follow};
 use crate::capture::Batch;
 
 /// Pods into which agents are put at once.
 const INJECTIONS: usize = 16;
-
-/// Agents that may die one after the other in a pod, each soon after its start, before it is given up: each leaves an
-/// entry in the pod that cannot be removed.
-pub(super) const MOST_DEATHS: u32 = 3;
 
 /// How long everything may take to end.
 const FAREWELL: Duration = Duration::from_millis(900);
@@ -448,7 +444,6 @@ impl Task {
 
     /// One agent after the other; the first is the last unless it is killed.
     async fn agents(&mut self, mut sight: Sight) -> Over {
-        let mut deaths = 0;
         let mut stream = None;
         loop {
             let agent = tokio::select! {
@@ -487,6 +482,7 @@ impl Task {
                     // What a new agent has captured until it is connected to is wanted too.
                     (false, _) => Start::All,
                 }),
+                deaths: 0,
             });
             let since = Instant::now();
             let error = match stream.run(&agent).await {
@@ -495,13 +491,8 @@ impl Task {
                 Over::Died(error) => error,
                 over => return over,
             };
-            deaths = if since.elapsed() < SETTLED { deaths + 1 } else { 1 };
-            if deaths >= MOST_DEATHS {
-                return Over::Died(error);
-            }
-            stream.ledger.replaced();
-            if !send(&self.events, Event::Interrupted { tap: self.tap, error }).await {
-                return Over::Stopped;
+            if let Some(over) = stream.bury(error, since).await {
+                return over;
             }
         }
     }

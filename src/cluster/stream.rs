@@ -62,8 +62,12 @@ const MOST_STDERR: usize = 1 << 10;
 /// that the agent is gone.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// How long an agent must have streamed for its end not to count as a failed start.
-pub(super) const SETTLED: Duration = Duration::from_secs(30);
+/// Agents that may die one after the other in a place, each soon after its start, before it is given up: in a pod, each leaves
+/// an entry that cannot be removed.
+const MOST_DEATHS: u32 = 3;
+
+/// How long an agent must have been there for its end not to count as a failed start.
+const SETTLED: Duration = Duration::from_secs(30);
 
 /// Why an agent ends that somebody has ended.
 pub(super) const ASKED_TO_STOP: &str = "its agent was asked to stop";
@@ -76,6 +80,8 @@ pub(super) struct Stream<'a> {
     pub(super) events: &'a Sender<Event>,
     pub(super) stop: Stop,
     pub(super) ledger: Ledger,
+    /// Agents that died one after the other.
+    pub(super) deaths: u32,
 }
 
 /// Why a stream is over.
@@ -156,6 +162,17 @@ impl Stream<'_> {
                 return over;
             }
         }
+    }
+
+    /// Takes leave of an agent that was there since `since`; none if another is to take its place.
+    pub(super) async fn bury(&mut self, error: Error, since: Instant) -> Option<Over> {
+        self.deaths = if since.elapsed() < SETTLED { self.deaths + 1 } else { 1 };
+        if self.deaths >= MOST_DEATHS {
+            return Some(Over::Died(error));
+        }
+        self.ledger.replaced();
+        let is_heard = send(self.events, Event::Interrupted { tap: self.tap, error }).await;
+        (!is_heard).then_some(Over::Stopped)
     }
 
     /// What the watch says about the end of a connection; none if it is to be tried again.

@@ -25,8 +25,8 @@ use super::error::{Error, Request};
 use super::exec::{self, Where};
 use super::inject::{Agent, Injector, Sight};
 use super::ledger::{Ledger, Start};
-use super::session::{Event, MOST_DEATHS, send};
-use super::stream::{ASKED_TO_STOP, Over, SETTLED, Stream};
+use super::session::{Event, send};
+use super::stream::{ASKED_TO_STOP, Over, Stream};
 use super::watch::{Change, Pauses, follow};
 
 /// How often a Job without a pod is asked why.
@@ -89,10 +89,15 @@ impl Node {
         let events = self.events.clone();
         let (sender, sight) = watch::channel(None);
         drop(sender);
-        let ledger = Ledger::new(Start::All);
-        let mut stream =
-            Stream { injector: &injector, tap: self.tap, sight, events: &events, stop: self.stop.clone(), ledger };
-        let mut deaths = 0;
+        let mut stream = Stream {
+            injector: &injector,
+            tap: self.tap,
+            sight,
+            events: &events,
+            stop: self.stop.clone(),
+            ledger: Ledger::new(Start::All),
+            deaths: 0,
+        };
         loop {
             let name = container::new_name();
             let since = Instant::now();
@@ -106,13 +111,8 @@ impl Node {
                 Over::Died(error) => error,
                 over => return over,
             };
-            deaths = if since.elapsed() < SETTLED { deaths + 1 } else { 1 };
-            if deaths >= MOST_DEATHS {
-                return Over::Died(error);
-            }
-            stream.ledger.replaced();
-            if !send(&events, Event::Interrupted { tap: self.tap, error }).await {
-                return Over::Stopped;
+            if let Some(over) = stream.bury(error, since).await {
+                return over;
             }
         }
     }
