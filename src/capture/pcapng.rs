@@ -27,7 +27,13 @@ use std::net::IpAddr;
 pub const ENTERPRISE: u32 = 32473;
 
 /// The most bytes that a packet block needs besides the frame itself: its fixed fields, padding and all options.
-pub const PACKET_OVERHEAD: usize = 32 + 3 + 8 + 12 + 12 + 4;
+pub const PACKET_OVERHEAD: usize = PACKET_HEAD + PACKET_TAIL;
+
+/// What is before the data of a packet.
+const PACKET_HEAD: usize = 28;
+
+/// The most that follows the data of a packet: padding, all options, length of the block.
+const PACKET_TAIL: usize = 3 + 8 + 12 + 12 + 4 + 4;
 
 /// Version of what the custom blocks say, as in a hello.
 pub const PROTOCOL: u32 = 1;
@@ -157,29 +163,52 @@ pub fn packet(out: &mut Vec<u8>, packet: &Packet<'_>) {
     if flags.is_some() || packet.dropped > 0 || packet.id.is_some() {
         options.words([0]);
     }
-    let length = (28 + captured + options.length + 4) as u32;
+    let length = (PACKET_HEAD + captured + options.length + 4) as u32;
     options.words([length]);
 
     let time = packet.time;
     let head = [PACKET, length, packet.interface, (time >> 32) as u32, time as u32, captured as u32, packet.len];
-    out.reserve(length as usize);
+    out.reserve(captured + PACKET_OVERHEAD);
     out.extend_from_slice(head.map(u32::to_le_bytes).as_flattened());
     for piece in packet.data {
-        out.extend_from_slice(piece);
+        append(out, piece);
     }
-    out.extend_from_slice(options.bytes());
+    // A copy of constant length, of which what is too much is cut off again.
+    out.extend_from_slice(&options.bytes);
+    out.truncate(out.len() - (PACKET_TAIL - options.length));
+}
+
+/// Appends bytes by moves that are compiled in here, if they are few: musl's `memcpy`, which the agent is linked with, takes
+/// longer to begin than to copy what a packet usually is.
+fn append(out: &mut Vec<u8>, bytes: &[u8]) {
+    const FEW: usize = 1024;
+    if bytes.len() > FEW {
+        out.extend_from_slice(bytes);
+        return;
+    }
+    let (long, rest) = bytes.as_chunks::<64>();
+    for chunk in long {
+        out.extend_from_slice(chunk);
+    }
+    let (short, rest) = rest.as_chunks::<8>();
+    for chunk in short {
+        out.extend_from_slice(chunk);
+    }
+    for byte in rest {
+        out.push(*byte);
+    }
 }
 
 /// What follows the data of a packet: padding, options, length of the block.
 struct Tail {
-    bytes: [u8; PACKET_OVERHEAD],
+    bytes: [u8; PACKET_TAIL],
     length: usize,
 }
 
 impl Tail {
     /// Starts with the padding of so many bytes of data.
     fn new(captured: usize) -> Self {
-        Self { bytes: [0; PACKET_OVERHEAD], length: captured.next_multiple_of(4) - captured }
+        Self { bytes: [0; PACKET_TAIL], length: captured.next_multiple_of(4) - captured }
     }
 
     fn words<const N: usize>(&mut self, words: [u32; N]) {
@@ -189,10 +218,6 @@ impl Tail {
             }
             self.length += 4;
         }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or_default()
     }
 }
 
