@@ -182,15 +182,51 @@ fn run(program: &[Instruction], frame: &View<'_>) -> Option<u32> {
     }
 }
 
+/// Frames and filters to try on each other, for whoever runs filters.
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+pub(super) mod samples {
+    #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test that can't go on has failed")]
     use std::process::{Command, Stdio};
 
-    use super::*;
+    use super::Program;
+
+    pub(in crate::capture) const EXPRESSIONS: &[&str] = &[
+        "ip",
+        "ip6",
+        "arp",
+        "tcp",
+        "udp",
+        "sctp",
+        "icmp",
+        "port 80",
+        "tcp port 80",
+        "dst port 53",
+        "src port 53",
+        "host 10.0.0.2",
+        "src host 10.0.0.2",
+        "net 10.0.0.0/8",
+        "tcp[tcpflags] & (tcp-syn|tcp-rst) != 0",
+        "tcp[((tcp[12] & 0xf0) >> 2):4] = 0x47455420",
+        "ip[6:2] & 0x1fff != 0",
+        "greater 60",
+        "less 40",
+        "portrange 50-90",
+        "not port 80 and not arp",
+        "ether src 02:00:00:00:00:01",
+        "ip proto 1",
+        "ip6 proto 6",
+        "ip[8] < 65",
+        "len / 7 = 8",
+        "len % 2 = 1",
+        "ip[0] & 0xf != 5 and ip[2:2] * 2 > 100 - 3",
+        "ether[12:2] < 1500",
+        "tcp[13] ^ 2 = 0x10",
+        "tcp[13] << 1 = 36 or udp[0:2] | 1 = 53",
+        "src net fd00::/8",
+    ];
 
     /// Frames of several kinds: DNS, TCP with options and flags, fragments, IPv6, ARP, short ones.
-    fn frames() -> Vec<Vec<u8>> {
+    pub(in crate::capture) fn frames() -> Vec<Vec<u8>> {
         let ethernet = |kind: &str, rest: &[u8]| [&hex("0200000000020200000000 01")[..], &hex(kind), rest].concat();
         let ip = |fragment: &str, protocol: u8, rest: &[u8]| {
             let length = (24 + rest.len()) as u16;
@@ -234,6 +270,22 @@ mod tests {
         digits.chunks(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect()
     }
 
+    /// As tcpdump compiles it for Ethernet.
+    pub(in crate::capture) fn compile(expression: &str) -> Program {
+        let mut command = Command::new("tcpdump");
+        let output = command.args(["-y", "EN10MB", "-ddd", expression]).stderr(Stdio::null()).output().unwrap();
+        Program::parse(&String::from_utf8(output.stdout).unwrap()).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+    use std::process::Command;
+
+    use super::samples::{EXPRESSIONS, frames};
+    use super::*;
+
     /// The frames that tcpdump lets through, by number.
     fn by_tcpdump(expression: &str, frames: &[Vec<u8>]) -> Vec<usize> {
         use std::io::Write;
@@ -256,49 +308,14 @@ mod tests {
     }
 
     fn compile(expression: &str) -> Filter {
-        let mut command = Command::new("tcpdump");
-        let output = command.args(["-y", "EN10MB", "-ddd", expression]).stderr(Stdio::null()).output().unwrap();
-        Filter::new(&Program::parse(&String::from_utf8(output.stdout).unwrap()).unwrap())
+        Filter::new(&samples::compile(expression))
     }
 
     #[test]
     fn agrees_with_tcpdump() {
         let frames = frames();
         let mut matches = 0;
-        for expression in [
-            "ip",
-            "ip6",
-            "arp",
-            "tcp",
-            "udp",
-            "sctp",
-            "icmp",
-            "port 80",
-            "tcp port 80",
-            "dst port 53",
-            "src port 53",
-            "host 10.0.0.2",
-            "src host 10.0.0.2",
-            "net 10.0.0.0/8",
-            "tcp[tcpflags] & (tcp-syn|tcp-rst) != 0",
-            "tcp[((tcp[12] & 0xf0) >> 2):4] = 0x47455420",
-            "ip[6:2] & 0x1fff != 0",
-            "greater 60",
-            "less 40",
-            "portrange 50-90",
-            "not port 80 and not arp",
-            "ether src 02:00:00:00:00:01",
-            "ip proto 1",
-            "ip6 proto 6",
-            "ip[8] < 65",
-            "len / 7 = 8",
-            "len % 2 = 1",
-            "ip[0] & 0xf != 5 and ip[2:2] * 2 > 100 - 3",
-            "ether[12:2] < 1500",
-            "tcp[13] ^ 2 = 0x10",
-            "tcp[13] << 1 = 36 or udp[0:2] | 1 = 53",
-            "src net fd00::/8",
-        ] {
+        for expression in EXPRESSIONS {
             let filter = compile(expression);
             let accepts = |frame: &Vec<u8>| filter.run(&View::ethernet(frame, frame.len() as u32, 1, false)) > 0;
             let ours: Vec<usize> = (0..frames.len()).filter(|number| accepts(&frames[*number])).collect();

@@ -299,6 +299,30 @@ fn a_filter_is_replaced_while_it_captures(backend: &'static str) {
     assert_eq!(packets(&blocks).len(), 10);
 }
 
+/// What AF_XDP costs the pod is clones: there are those that are wanted, and no others.
+#[test]
+fn what_the_filter_leaves_out_is_not_cloned() {
+    let net = Net::with("af_xdp");
+    let mut agent = net.agent(&["--filter", &program("udp dst port 7777")]);
+    let stream = agent.stream(&[]);
+    let counter = format!("ip netns exec {} cat /sys/class/net/sniff-0-in/statistics/tx_packets", net.pod);
+    let clones = || sh(&counter).trim().parse::<u64>().expect("a number");
+    send(&net.peer, "10.9.0.2", 7778, "early", 500, 20);
+    send(&net.peer, "10.9.0.2", 7777, "one", 50, 20);
+    stream.await_marks("one", 50);
+    assert_eq!(clones(), 50);
+    until("what is left out is counted", || agent.status("filtered") >= 500);
+    let replaced = agent.client(&["filter", &program("udp dst port 7778")]).output().expect("ip runs");
+    assert!(replaced.status.success(), "{}", said(&replaced));
+    send(&net.peer, "10.9.0.2", 7777, "late", 500, 20);
+    send(&net.peer, "10.9.0.2", 7778, "two", 50, 20);
+    stream.await_marks("two", 50);
+    assert_eq!(clones(), 100);
+    until("what is left out is counted", || agent.status("filtered") >= 1000);
+    agent.stop();
+    assert_eq!(packets(&stream.end()).len(), 100);
+}
+
 /// A packet that the pod's namespace forwards passes two interfaces; both views are of the same packet.
 #[test]
 fn a_packet_that_passes_two_interfaces_is_captured_once() {

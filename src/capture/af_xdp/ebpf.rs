@@ -14,6 +14,7 @@ const MAP_LOOKUP: c_long = 1;
 const MAP_UPDATE: c_long = 2;
 const PROG_LOAD: c_long = 5;
 const LINK_CREATE: c_long = 28;
+const LINK_UPDATE: c_long = 29;
 
 /// How much of the verifier's complaint is read.
 const LOG: usize = 4096;
@@ -68,6 +69,13 @@ pub(super) const FIRST: u32 = 1 << 3;
 /// XDP in the driver, not after it (`XDP_FLAGS_DRV_MODE`).
 pub(super) const DRIVER: u32 = 1 << 2;
 
+impl Instruction {
+    /// The same jump over so many instructions.
+    pub(super) fn over(self, instructions: usize) -> Self {
+        Self { offset: near(instructions), ..self }
+    }
+}
+
 fn instruction(code: u8, to: Register, from: Register, offset: i16, immediate: i32) -> Instruction {
     Instruction { code, registers: from << 4 | to, offset, immediate }
 }
@@ -115,6 +123,43 @@ pub(super) fn or(to: Register, number: i32) -> Instruction {
 /// `to = *(u32 *)(from + offset)`
 pub(super) fn load(to: Register, from: Register, offset: i16) -> Instruction {
     instruction(0x61, to, from, offset, 0)
+}
+
+/// `to = *(u16 *)(from + offset)`
+pub(super) fn load_half(to: Register, from: Register, offset: i16) -> Instruction {
+    instruction(0x69, to, from, offset, 0)
+}
+
+/// `to = *(u8 *)(from + offset)`
+pub(super) fn load_byte(to: Register, from: Register, offset: i16) -> Instruction {
+    instruction(0x71, to, from, offset, 0)
+}
+
+/// `to = (u32)number`
+pub(super) fn set_word(to: Register, number: i32) -> Instruction {
+    instruction(0xb4, to, 0, 0, number)
+}
+
+/// `to = (u32)from`
+pub(super) fn copy_word(to: Register, from: Register) -> Instruction {
+    instruction(0xbc, to, from, 0, 0)
+}
+
+/// `to = (u32)to OP from`, or `number` in its place, by the code that classic BPF has for it
+pub(super) fn compute(code: u16, to: Register, from: Register, number: i32) -> Instruction {
+    // The code of a negation, which has no operand, is as it is there too.
+    let number = if code == 0x84 { 0 } else { number };
+    instruction(code as u8, to, from, 0, number)
+}
+
+/// `if ((u32)register OP from) skip …`, or `number` in its place, by the code that classic BPF has for it
+pub(super) fn compare(code: u16, register: Register, from: Register, number: i32) -> Instruction {
+    instruction(code as u8 & !0x07 | 0x06, register, from, 0, number)
+}
+
+/// `to` = the lower bits of it, which are in the network's byte order
+pub(super) fn from_network(to: Register, bits: i32) -> Instruction {
+    instruction(0xdc, to, 0, 0, bits)
 }
 
 /// `*(u32 *)(to + offset) = from`
@@ -288,6 +333,25 @@ pub(super) fn attach(program: &OwnedFd, interface: u32, hook: Hook, flags: u32) 
     let words = [(0, number(program)), (4, interface.into()), (8, hook as u64), (12, flags.into())];
     // SAFETY: there is no pointer in it.
     unsafe { make(LINK_CREATE, &Attributes::new(&words, &[])) }
+}
+
+/// Puts another program in place of the one that is attached by this link, between two frames.
+pub(super) fn replace(link: &OwnedFd, program: &OwnedFd) -> io::Result<()> {
+    // SAFETY: there is no pointer in it.
+    unsafe { bpf(LINK_UPDATE, &Attributes::new(&[(0, number(link)), (4, number(program))], &[])) }?;
+    Ok(())
+}
+
+/// Runs a program on a frame; returns what it returns.
+#[cfg(test)]
+pub(super) fn run(program: &OwnedFd, frame: &[u8]) -> io::Result<u32> {
+    const PROG_TEST_RUN: c_long = 10;
+    let mut attributes =
+        Attributes::new(&[(0, number(program)), (8, frame.len() as u64), (32, 1)], &[(16, frame.as_ptr() as u64)]);
+    // SAFETY: the frame lives until the call returns; the kernel writes into the attributes, which are ours alone.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_TEST_RUN, &raw mut attributes, size_of::<Attributes>()) };
+    let [_, _, _, _, a, b, c, d, ..] = attributes.0;
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(u32::from_ne_bytes([a, b, c, d])) }
 }
 
 #[cfg(test)]

@@ -3,10 +3,13 @@
 //! An `AF_XDP` socket gets frames instead of the network stack, so it must not listen on the pod's interfaces. Instead:
 //!
 //! ```text
-//! pod's interface ─ at its hooks (tcx): mark a frame with interface and direction, clone it, unmark it
+//! pod's interface ─ at its hooks (tcx): the filter; mark a frame with interface and direction, clone it, unmark it
 //!     clone → near end of a pair of ours ─ at its hook: put a head of 32 bytes before it, from mark, clock, VLAN tag
-//!         → far end ─ in its driver (XDP): redirect → AF_XDP sockets (copy mode) → the filter, in user space
+//!         → far end ─ in its driver (XDP): redirect → AF_XDP sockets (copy mode) → the filter again, in user space
 //! ```
+//!
+//! The second time, the filter sees what the kernel has made of a frame: it decides on segments, where the first decided on
+//! what was to be cut into them, and on all if the kernel does not take the first.
 //!
 //! The pair has several queues, and a socket on each, since one is too short for what a large frame is cut into. The hook
 //! deals frames out to them, and they are put in order again by the times in their heads.
@@ -16,11 +19,12 @@
 //!
 //! # What differs
 //!
-//! - Every frame is cloned, also those that the filter leaves out, and the pod pays for it. Those left out are counted.
+//! - Every frame that the filter accepts is cloned, and the pod pays for it. Those left out are counted.
 //! - Interfaces without Ethernet header (tunnels) are not heard: the kernel refuses to clone from them. It is said.
 //! - Frames show as they are at the hooks: what is sent, before other programs at the same hook have changed it.
 //! - Other captures in the pod, and its counters of interfaces, see the pair and the clones in it.
-//! - What an interface is to cut into segments shows in segments, as it is on the wire, where `AF_PACKET` shows it uncut.
+//! - What an interface is to cut into segments shows in segments, as it is on the wire, where `AF_PACKET` shows it uncut. The
+//!   filter must accept both it and a segment, which matters to one that asks for lengths or contents.
 //! - A frame of more than 15,000 bytes that is not to be cut into segments, which only the loopback interface has where MTUs
 //!   are usual, loses its Ethernet header to the head, and gets one without addresses, as those on the loopback interface are.
 //! - A new interface is heard from up to a quarter of a second later on.
@@ -29,6 +33,7 @@
 //! Before Linux 6.6 there is neither a hook that goes with the process nor room for frames of more than a page.
 
 mod ebpf;
+mod filter;
 mod socket;
 mod veth;
 
@@ -97,6 +102,8 @@ pub struct Capture {
     taps: Vec<Tap>,
     /// Clones what is received, and what is sent.
     tapping: [OwnedFd; 2],
+    /// How many frames the filter left out at the hooks.
+    passed_over: OwnedFd,
     /// How many frames could not be cloned, or not be given a head.
     failures: OwnedFd,
     sockets: Sockets,
@@ -105,6 +112,7 @@ pub struct Capture {
     pair: Pair,
     filter: Filter,
     snaplen: u32,
+    /// How many frames it left out after they were cloned.
     filtered: u64,
     /// What is to be added to the kernel's clock to get the time of day, in nanoseconds.
     epoch: u64,
@@ -117,7 +125,7 @@ pub struct Capture {
 struct Tap {
     index: u32,
     /// None if it cannot be heard.
-    _hooks: Vec<OwnedFd>,
+    hooks: Vec<(usize, OwnedFd)>,
 }
 
 impl Capture {
@@ -141,6 +149,7 @@ impl Capture {
     }
 
     fn try_open(wanted: &Wanted<'_>) -> io::Result<Self> {
+        let passed_over = ebpf::create(Map::Array, 8, 1)?;
         let failures = ebpf::create(Map::Array, 8, 1)?;
         let turns = ebpf::create(Map::Array, 8, 1)?;
         let queues = Sockets::queues(wanted.ring);
@@ -155,10 +164,11 @@ impl Capture {
         for (queue, socket) in (0..).zip(sockets.descriptors()) {
             ebpf::put(&map, queue, socket)?;
         }
-        let clone = |direction| ebpf::load_program(Kind::Classifier, 0, &clone(direction, pair.near, &failures));
+        let (tapping, remark) = tapping(wanted.filter, pair.near, &passed_over, &failures)?;
         let mut capture = Self {
             taps: Vec::new(),
-            tapping: [clone(0)?, clone(1)?],
+            tapping,
+            passed_over,
             failures,
             sockets,
             _hooks: hooks,
@@ -168,7 +178,7 @@ impl Capture {
             filtered: 0,
             epoch: epoch(),
             looked: Instant::now(),
-            remark: None,
+            remark,
         };
         capture.look()?;
         Ok(capture)
@@ -197,13 +207,28 @@ impl Capture {
                 }
             };
             let attach = |(program, hook): &(usize, Hook)| {
-                ebpf::attach(&self.tapping[*program], interface.index, *hook, ebpf::FIRST)
+                let link = ebpf::attach(&self.tapping[*program], interface.index, *hook, ebpf::FIRST)?;
+                Ok((*program, link))
             };
             match hooks.iter().map(attach).collect::<io::Result<_>>() {
-                Ok(hooks) => self.taps.push(Tap { index: interface.index, _hooks: hooks }),
+                Ok(hooks) => self.taps.push(Tap { index: interface.index, hooks }),
                 // It is gone already.
                 Err(cause) if cause.raw_os_error() == Some(libc::ENODEV) => {}
                 Err(cause) => return Err(cause),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Capture {
+    /// Has other programs take the place of those at the hooks.
+    fn tap_with(&self, tapping: &[OwnedFd; 2]) -> io::Result<()> {
+        for (program, link) in self.taps.iter().flat_map(|tap| &tap.hooks) {
+            match ebpf::replace(link, &tapping[*program]) {
+                // The interface is gone.
+                Err(cause) if cause.raw_os_error() == Some(libc::ENOLINK) => {}
+                result => result?,
             }
         }
         Ok(())
@@ -236,7 +261,14 @@ impl Backend for Capture {
     }
 
     fn set_filter(&mut self, filter: &Program) -> io::Result<()> {
-        self.filter = Filter::new(filter);
+        let (tapping, remark) = tapping(filter, self.pair.near, &self.passed_over, &self.failures)?;
+        if let Err(cause) = self.tap_with(&tapping) {
+            // Those that have been replaced go back to what they were.
+            self.tap_with(&self.tapping)?;
+            return Err(cause);
+        }
+        (self.tapping, self.filter) = (tapping, Filter::new(filter));
+        self.remark = remark.or(self.remark.take());
         Ok(())
     }
 
@@ -245,7 +277,7 @@ impl Backend for Capture {
     }
 
     fn filtered(&self) -> Option<u64> {
-        Some(self.filtered)
+        Some(self.filtered + ebpf::get(&self.passed_over).ok()?)
     }
 
     fn remark(&mut self) -> Option<String> {
@@ -255,6 +287,30 @@ impl Backend for Capture {
     fn interfaces(&self) -> Vec<Interface> {
         let is_heard = |interface: &Interface| interface.link() == LINK_ETHERNET && !is_ours(interface);
         interface::all().into_iter().filter(is_heard).collect()
+    }
+}
+
+/// Programs that clone what a filter accepts of what is received, and of what is sent; what to say if they clone all.
+fn tapping(
+    filter: &Program,
+    near: u32,
+    passed_over: &OwnedFd,
+    failures: &OwnedFd,
+) -> io::Result<([OwnedFd; 2], Option<String>)> {
+    let load = |filter: &Program, is_sent| {
+        let program = clone(filter, is_sent, near, passed_over, failures);
+        let program = program.ok_or_else(|| io::Error::other("it reads from where there is no frame"))?;
+        ebpf::load_program(Kind::Classifier, 0, &program)
+    };
+    let both = |filter| Ok([load(filter, false)?, load(filter, true)?]);
+    match both(filter) {
+        Ok(programs) => Ok((programs, None)),
+        Err(cause) => {
+            let remark = format!(
+                "every packet is cloned, and filtered afterwards: the kernel does not take the filter: {cause}"
+            );
+            both(&Program::all()).map(|programs| (programs, Some(remark)))
+        }
     }
 }
 
@@ -331,15 +387,23 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// Marks a frame, clones it into the pair, and unmarks it; whatever happens, the frame goes its way.
-fn clone(direction: i32, near: u32, failures: &OwnedFd) -> Vec<Instruction> {
+/// If the filter accepts a frame, marks it, clones it into the pair, and unmarks it; whatever happens, the frame goes its
+/// way. None if the filter cannot be written.
+fn clone(
+    filter: &Program,
+    is_sent: bool,
+    near: u32,
+    passed_over: &OwnedFd,
+    failures: &OwnedFd,
+) -> Option<Vec<Instruction>> {
+    let [value, half] = ebpf::value(1, passed_over);
+    let unwanted = [value, half, ebpf::set(2, 1), ebpf::count(1, 2), ebpf::set(0, NEXT), ebpf::exit()];
     let [value, half] = ebpf::value(1, failures);
-    vec![
-        ebpf::copy(6, 1),
+    let wanted = [
         ebpf::load(7, 6, MARK),
         ebpf::load(8, 6, INTERFACE),
         ebpf::shift_left(8, 1),
-        ebpf::or(8, direction),
+        ebpf::or(8, is_sent.into()),
         ebpf::store(6, MARK, 8),
         ebpf::copy(1, 6),
         ebpf::set(2, near.cast_signed()),
@@ -354,7 +418,10 @@ fn clone(direction: i32, near: u32, failures: &OwnedFd) -> Vec<Instruction> {
         ebpf::count(1, 2),
         ebpf::set(0, NEXT),
         ebpf::exit(),
-    ]
+    ];
+    let mut program = vec![ebpf::copy(filter::FRAME, 1)];
+    program.extend(filter::translate(filter, is_sent, &wanted, &unwanted)?);
+    Some(program)
 }
 
 /// Puts a head before a clone, and that into the queue whose turn it is. What has no mark, i.e. is sent by the kernel itself,
