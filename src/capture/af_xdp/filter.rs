@@ -9,7 +9,7 @@
 
 use super::bpf::{self, ANCILLARY, CELLS, ETHERNET, ETHERNET_HEADER, LINK_LAYER, NETWORK_HEADER, OUTGOING, Program};
 use super::ebpf::{self, Instruction, Register};
-use super::{INTERFACE, LENGTH, VLAN_PRESENT, VLAN_PROTOCOL, VLAN_TCI};
+use super::programs::{INTERFACE, LENGTH, VLAN_PRESENT, VLAN_PROTOCOL, VLAN_TCI};
 
 /// The helper that copies bytes of a frame.
 const SKB_LOAD_BYTES: i32 = 26;
