@@ -13,9 +13,11 @@ from measure import PLUGIN, Failure, reap, say, setting, table
 # A large page over the pod's loopback, again and again: more than a stream carries.
 FLOOD = """mkdir -p /tmp/w; head -c 4000000 /dev/urandom >/tmp/w/index.html; httpd -p 8080 -h /tmp/w
 while true; do wget -q -O /dev/null http://127.0.0.1:8080/; done"""
-# A small one twice a second.
+# A small one every other second: a hundred pods leave a small machine time for what is measured.
 TRICKLE = """mkdir -p /tmp/w; echo hello >/tmp/w/index.html; httpd -p 8080 -h /tmp/w
-while true; do wget -q -O /dev/null http://127.0.0.1:8080/; sleep 0.5; done"""
+while true; do wget -q -O /dev/null http://127.0.0.1:8080/; sleep 2; done"""
+# Pods that start at a time, and how long all of them may take.
+BATCH, STARTED = 10, 240
 
 
 def deployment(namespace, name, script, replicas):
@@ -25,7 +27,28 @@ def deployment(namespace, name, script, replicas):
     spec = {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template}
     metadata = {"name": name, "namespace": namespace.name}
     namespace.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec})
-    namespace.kubectl("rollout", "status", f"deployment/{name}", "-n", namespace.name, "--timeout=300s")
+    await_rollout(namespace, name, 120)
+
+
+def await_rollout(namespace, name, seconds):
+    namespace.kubectl("rollout", "status", f"deployment/{name}", "-n", namespace.name, f"--timeout={seconds:.0f}s")
+
+
+def grown(namespace, name, replicas):
+    """Adds pods in batches until there are so many or time is up; returns how many run."""
+    until, running = time.monotonic() + STARTED, BATCH
+    while running < replicas:
+        wanted = min(running + BATCH, replicas)
+        namespace.kubectl("scale", f"deployment/{name}", "-n", namespace.name, f"--replicas={wanted}")
+        try:
+            await_rollout(namespace, name, max(until - time.monotonic(), 1))
+        except Failure:
+            namespace.kubectl("scale", f"deployment/{name}", "-n", namespace.name, f"--replicas={running}")
+            await_rollout(namespace, name, 120)
+            say(f"warning: only {running} of {replicas} pods have started within {STARTED} s")
+            return running
+        running = wanted
+    return running
 
 
 class Client:
@@ -64,6 +87,13 @@ def drain(client, seconds):
     return total, seconds - left
 
 
+def cpu(pid):
+    """CPU seconds that a process has taken so far."""
+    with open(f"/proc/{pid}/stat") as file:
+        user, system = file.read().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def counted(summary, what):
     found = re.search(rf"([\d,]+) {what}", summary)
     return int(found.group(1).replace(",", "")) if found else 0
@@ -92,22 +122,23 @@ def measure():
         )
         namespace.kubectl("delete", "deployment/flood", "-n", namespace.name)
         say(f"  {agents} pods")
-        deployment(namespace, "many", TRICKLE, agents)
+        deployment(namespace, "many", TRICKLE, min(agents, BATCH))
+        agents = min(agents, grown(namespace, "many", agents))
         client = Client(namespace, "many", "--max-targets", str(agents), "-o", "json")
         since = time.monotonic()
         client.attached(agents)
         took = time.monotonic() - since
         drain(client, 1)
-        size, _ = drain(client, seconds)
-        resident = bench.memory(client.process.pid)
+        before = cpu(client.process.pid)
+        size, passed = drain(client, seconds)
+        used, resident = cpu(client.process.pid) - before, bench.memory(client.process.pid)
         os.set_blocking(client.process.stdout.fileno(), False)
         client.process.stdout.close()
         client.end()
         said = client.said()
-        if "flushed" in said and counted(said, "flushed") + counted(said, "dropped by kernel"):
-            say(f"  {said.strip().splitlines()[-1]}")
+        lost = sum(counted(said, what) for what in ("flushed", "dropped by kernel"))
         table(
             f"{agents} agents into one client",
-            ("", "s until all stream", "MB/s of rows", "client's MiB"),
-            [("kubectl sniff -o json", took, size / seconds / 1e6, resident)],
+            ("", "s until all stream", "MB/s of rows", "client's CPU s / s", "client's MiB", "packets lost"),
+            [("kubectl sniff -o json", took, size / passed / 1e6, used / passed, resident, lost)],
         )
