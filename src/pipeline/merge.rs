@@ -15,8 +15,9 @@ use hashbrown::HashMap;
 
 use crate::entry::{Entry, Text, Timestamp};
 
-/// How long, in nanoseconds, an entry is remembered so that its twin is known when it comes.
-const MEMORY: i64 = 5_000_000_000;
+/// How long, in nanoseconds, an entry is remembered so that its twin is known when it comes: under load, one agent's stream may
+/// be far behind another's.
+const MEMORY: i64 = 60_000_000_000;
 /// How long a twin that is expected is waited for, so that the row can tell both views.
 const PATIENCE: i64 = 150_000_000;
 /// The most entries remembered.
