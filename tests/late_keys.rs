@@ -14,7 +14,7 @@ fn inside(script: &Script, frames: &[(i64, Vec<u8>)], after: usize, ahead: usize
     let options = Options::default();
     options.keys.grow();
     let mut engine = Engine::new(options.clone(), Shard::ALL);
-    for (index, (time, data)) in frames.iter().enumerate() {
+    for index in 0..frames.len() {
         if index + ahead == after {
             options.keys.add(early.join("\n").as_bytes());
             engine.rekey(index as u64);
@@ -23,11 +23,21 @@ fn inside(script: &Script, frames: &[(i64, Vec<u8>)], after: usize, ahead: usize
             options.keys.add(script.keys.as_bytes());
             engine.rekey(index as u64);
         }
-        let (number, len) = (index as u64 + 1, data.len() as u32);
-        engine.frame(&Frame { number, time: Timestamp(*time), interface: 0, len, data }, 1, 0);
+        feed(&mut engine, frames, index);
     }
     options.keys.add(script.keys.as_bytes());
     engine.rekey(frames.len() as u64);
+    end(&mut engine, frames)
+}
+
+fn feed(engine: &mut Engine, frames: &[(i64, Vec<u8>)], index: usize) {
+    let (time, data) = &frames[index];
+    let (number, len) = (index as u64 + 1, data.len() as u32);
+    engine.frame(&Frame { number, time: Timestamp(*time), interface: 0, len, data }, 1, 0);
+}
+
+/// The decrypted rows.
+fn end(engine: &mut Engine, frames: &[(i64, Vec<u8>)]) -> Vec<String> {
     engine.finish(frames.len() as u64);
     let entries = engine.take().into_iter().map(|produced| produced.entry);
     entries
@@ -61,6 +71,33 @@ fn rows_are_the_same_whenever_the_keys_come() {
             }
             found += expected.len();
         }
+    }
+    assert!(found > 0);
+}
+
+#[test]
+fn keys_that_never_come_change_nothing() {
+    // A server that answers early data and closes never derives its client's other keys.
+    let mut found = 0;
+    for (_, case, path) in fixtures() {
+        let mut script = Script::parse(&std::fs::read_to_string(path).unwrap());
+        let server: Vec<&str> = script
+            .keys
+            .lines()
+            .filter(|line| !line.starts_with("CLIENT_HANDSHAKE") && !line.starts_with("CLIENT_TRAFFIC"))
+            .collect();
+        if !script.keys.contains("CLIENT_EARLY") || case.contains("lost") || case.contains("gap") {
+            continue;
+        }
+        script.keys = server.join("\n");
+        let frames = script.frames();
+        let options = Options::default();
+        options.keys.add(script.keys.as_bytes());
+        let mut engine = Engine::new(options, Shard::ALL);
+        (0..frames.len()).for_each(|index| feed(&mut engine, &frames, index));
+        let expected = end(&mut engine, &frames);
+        assert_eq!(inside(&script, &frames, frames.len(), 0), expected, "{case}");
+        found += expected.len();
     }
     assert!(found > 0);
 }

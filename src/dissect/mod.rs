@@ -254,6 +254,9 @@ pub trait Dissector: Send {
     /// Gives them up, of that direction: too many wait in all flows together.
     fn relieve(&mut self, _direction: Direction, _cx: &mut Cx<'_>) {}
 
+    /// What was waited for will not come. The bytes that waited come again before the flow is closed.
+    fn stop_waiting(&mut self, _cx: &mut Cx<'_>) {}
+
     /// What became of a flow that this one carries inside.
     fn outcome(&self) -> Outcome {
         Outcome::default()

@@ -311,8 +311,21 @@ impl Driver {
         stream.seeking.then_some(direction)
     }
 
+    /// What waits has waited long enough: both directions go on with what there is, in their order.
+    fn stop_waiting(&mut self, options: &Options, out: &mut Vec<Message>) {
+        if let State::Dissecting { dissector, .. } = &mut self.state {
+            let newest = self.streams.each_ref().map(Stream::newest);
+            let stamp = newest.into_iter().max_by_key(|stamp| stamp.packet).unwrap_or_default();
+            dissector.stop_waiting(&mut context(&self.flow, options, stamp, stamp, out));
+        }
+        self.wake(options, out);
+    }
+
     /// One direction has ended. What waits for something else than bytes still may: nobody wakes a flow that is inside of one.
     pub fn close(&mut self, direction: Direction, cut: bool, options: &Options, out: &mut Vec<Message>) {
+        if self.flow.depth > 0 && self.is_waiting() {
+            self.stop_waiting(options, out);
+        }
         let direction = self.oriented(direction);
         let waits = self.flow.depth == 0 && self.is_waiting();
         match self.streams.get_mut(direction.index()) {
@@ -323,6 +336,9 @@ impl Driver {
 
     /// Both directions have ended, and what still waits does so in vain.
     pub fn finish(&mut self, options: &Options, out: &mut Vec<Message>) {
+        if self.is_waiting() {
+            self.stop_waiting(options, out);
+        }
         for direction in [Direction::ToServer, Direction::ToClient] {
             let direction = self.oriented(direction);
             let closing = self.streams.get(direction.index()).and_then(|stream| stream.closing);

@@ -187,10 +187,6 @@ impl Dissector for Tls {
     }
 
     fn close(&mut self, direction: Direction, rest: &[u8], cx: &mut Cx<'_>) {
-        if self.waiting.is_some() {
-            self.unlock(true, cx);
-            self.waiting = None;
-        }
         if self.session.is_some() {
             // The other direction will not come first any more.
             self.side(direction.reverse()).waits = None;
@@ -221,6 +217,11 @@ impl Dissector for Tls {
         }
     }
 
+    fn stop_waiting(&mut self, cx: &mut Cx<'_>) {
+        self.unlock(true, cx);
+        self.waiting = None;
+    }
+
     fn outcome(&self) -> Outcome {
         self.session.as_deref().map(Session::outcome).unwrap_or_default()
     }
@@ -247,8 +248,7 @@ impl Tls {
             return Some(Progress::Need(1));
         }
         if self.session.is_none() && self.waiting.is_some() {
-            self.unlock(true, cx);
-            self.waiting = None;
+            self.stop_waiting(cx);
         }
         let session = self.session.as_mut()?;
         if session.is_blocked(direction) {
