@@ -15,6 +15,8 @@ mod cli;
 #[path = "fuzz/conversation.rs"]
 mod conversation;
 #[cfg(feature = "cli")]
+mod encrypted;
+#[cfg(feature = "cli")]
 mod faults;
 mod flows;
 mod golden;

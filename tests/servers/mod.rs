@@ -25,21 +25,23 @@ const SETTLE: Duration = Duration::from_millis(500);
 /// How often a capture may be incomplete.
 const ATTEMPTS: usize = 3;
 
-/// A folder of this one.
-struct Server {
-    name: &'static str,
-    port: u16,
+/// A folder of this one, or of another one like it.
+pub struct Server {
+    pub name: &'static str,
+    pub port: u16,
     /// Most run as root, who is nobody in particular in a pod; some refuse to.
-    user: u32,
+    pub user: u32,
     /// What the plugin may warn of.
-    warns: &'static str,
+    pub warns: &'static str,
     /// Folders of the host beside its programs, mounted at the same path.
-    mounts: Vec<String>,
+    pub mounts: Vec<String>,
+    /// Where its folder is, in that of the tests.
+    pub among: &'static str,
 }
 
 impl Server {
-    fn new(name: &'static str, port: u16) -> Self {
-        Self { name, port, user: 0, warns: "", mounts: Vec::new() }
+    pub fn new(name: &'static str, port: u16) -> Self {
+        Self { name, port, user: 0, warns: "", mounts: Vec::new(), among: "servers" }
     }
 
     /// Where its packets are saved.
@@ -49,15 +51,15 @@ impl Server {
 
     /// The files of the folder and what the clients share, as a `ConfigMap` has them.
     fn files(&self) -> BTreeMap<String, String> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers");
-        let read = |path: &Path| {
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            (name, std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+        let among = tests.join(self.among);
+        let list = |folder: &Path| {
+            let files = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+            files.map(|file| file.unwrap().path()).filter(|path| path.is_file()).collect::<Vec<_>>()
         };
-        let mine = std::fs::read_dir(folder.join(self.name)).expect("the server's folder");
-        let mut files: BTreeMap<_, _> = mine.map(|file| read(&file.unwrap().path())).collect();
-        files.extend([read(&folder.join("asked.py"))]);
-        files
+        let shared = list(&among).into_iter().filter(|path| path.extension().is_none_or(|kind| kind != "rs"));
+        let files = list(&among.join(self.name)).into_iter().chain(shared).chain([tests.join("servers/asked.py")]);
+        files.map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), read(&path))).collect()
     }
 
     /// A pod with the host's programs and those files.
@@ -110,10 +112,8 @@ impl Server {
         panic!("packets were lost in each of {ATTEMPTS} attempts");
     }
 
-    /// Sniffs both pods while the client asks; what the plugin says if it has missed something.
-    async fn sniffs(&self, attempt: usize) -> Option<String> {
-        let place = Place::new(&format!("{}-{attempt}", self.name), json!({})).await;
-        let _logs = Logs(&place);
+    /// The server and its client, which waits for the word.
+    pub async fn deploy(&self, place: &Place) {
         place
             .apply(
                 json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": self.name}, "data": self.files()}),
@@ -124,7 +124,14 @@ impl Server {
         let environment =
             json!([{"name": "SERVER", "value": address}, {"name": "PORT", "value": self.port.to_string()}]);
         place.pod("client", &self.pod(&["python3", "-B", "/config/client.py"], &environment)).await;
-        told(&place, "/tmp/ready").await;
+        told(place, "/tmp/ready").await;
+    }
+
+    /// Sniffs both pods while the client asks; what the plugin says if it has missed something.
+    async fn sniffs(&self, attempt: usize) -> Option<String> {
+        let place = Place::new(&format!("{}-{attempt}", self.name), json!({})).await;
+        let _logs = Logs(&place);
+        self.deploy(&place).await;
 
         // The capture stays for whoever has to find out why this fails.
         let capture = self.capture();
@@ -133,18 +140,8 @@ impl Server {
         plugin.args(["client|server", "-n", &place.namespace, "-o", "json", "--pcap", &capture]);
         let live = Sniff::start(plugin);
         live.says("+ ", 2);
-        place.exec("client", "web", &["sh", "-c", ": >/tmp/go"]).await;
-        let client: Value = serde_json::from_str(&told(&place, "/tmp/done").await).unwrap();
-        assert!(client["error"].is_null(), "{}", client["error"].as_str().unwrap_or_default());
-        let expected: Vec<String> = client["rows"].as_array().unwrap().iter().map(Value::to_string).collect();
-
-        let since = Instant::now();
-        while live.entries().iter().filter(|entry| is_asked(entry)).count() < expected.len()
-            && since.elapsed() < LATENESS
-        {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        tokio::time::sleep(SETTLE).await;
+        let expected = asked(&place).await;
+        shows(&live, is_asked, expected.len()).await;
         let done = live.interrupt();
         assert_eq!(done.code(), Some(0), "{}", done.stderr);
         if !done.stderr.contains("0 dropped by kernel · 0 flushed · 0 gaps") {
@@ -159,8 +156,29 @@ impl Server {
     }
 }
 
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Gives the client the word; the rows of what it asked.
+pub async fn asked(place: &Place) -> Vec<String> {
+    place.exec("client", "web", &["sh", "-c", ": >/tmp/go"]).await;
+    let client: Value = serde_json::from_str(&told(place, "/tmp/done").await).unwrap();
+    assert!(client["error"].is_null(), "{}", client["error"].as_str().unwrap_or_default());
+    client["rows"].as_array().unwrap().iter().map(Value::to_string).collect()
+}
+
+/// Waits until it has shown so many rows of that kind, but not for ever, and a little longer.
+pub async fn shows(live: &Sniff, kind: impl Fn(&Value) -> bool, rows: usize) {
+    let since = Instant::now();
+    while live.entries().iter().filter(|entry| kind(entry)).count() < rows && since.elapsed() < LATENESS {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    tokio::time::sleep(SETTLE).await;
+}
+
 /// Prints what both programs said when the test fails.
-struct Logs<'a>(&'a Place);
+pub struct Logs<'a>(pub &'a Place);
 
 impl Drop for Logs<'_> {
     fn drop(&mut self) {
@@ -195,7 +213,7 @@ fn is_asked(entry: &Value) -> bool {
 }
 
 /// An entry as the client tells of it.
-fn row(entry: &Value) -> String {
+pub fn row(entry: &Value) -> String {
     let fields = ["protocol", "operation", "target", "status"].map(|name| entry[name].clone());
     let mut row = fields.to_vec();
     row.push(entry["src"]["name"].clone());
@@ -203,7 +221,7 @@ fn row(entry: &Value) -> String {
 }
 
 /// Both have the same rows, each as often.
-fn compare(expected: &[String], found: &[String]) {
+pub fn compare(expected: &[String], found: &[String]) {
     let mut difference = BTreeMap::<&str, i64>::new();
     for row in expected {
         *difference.entry(row).or_default() += 1;

@@ -1,0 +1,3 @@
+. /config/certificate.sh
+"$MORE/stripped" 8444 &
+exec "$MORE/plain" 8443

@@ -1,0 +1,2 @@
+. /config/certificate.sh
+exec python3 -B -u /config/server.py
