@@ -32,6 +32,8 @@ mod live;
 #[cfg(feature = "cli")]
 mod node;
 #[cfg(feature = "cli")]
+mod pod_keys;
+#[cfg(feature = "cli")]
 mod recorder;
 mod seeds;
 #[cfg(feature = "cli")]

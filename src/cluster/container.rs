@@ -156,18 +156,23 @@ pub(super) fn arguments(pod: &Pod, options: &Options) -> Result<Vec<String>, Err
 
 /// The container whose processes' TLS keys are read.
 pub(super) fn target(pod: &Pod, processes: &Processes) -> Result<String, Error> {
-    let spec = pod.spec.as_ref();
-    if spec.and_then(|spec| spec.host_pid) == Some(true) {
+    if pod.spec.as_ref().and_then(|spec| spec.host_pid) == Some(true) {
         return Err(Error::new(
             "its processes are the node's (hostPID), so --tls would read the keys of everybody there",
         )
         .hint("sniff it without --tls, and give the keys that you have with --keylog"));
     }
+    named(pod, processes.0.as_deref())
+}
+
+/// The container of that name; without one the pod's default container, or its first.
+pub(super) fn named(pod: &Pod, name: Option<&str>) -> Result<String, Error> {
+    let spec = pod.spec.as_ref();
     let sidecars = spec.into_iter().flat_map(|spec| spec.init_containers.iter().flatten());
     let sidecars = sidecars.filter(|it| it.restart_policy.as_deref() == Some("Always"));
     let containers = spec.into_iter().flat_map(|spec| &spec.containers).chain(sidecars);
     let mut names = containers.map(|container| container.name.as_str());
-    match processes.0.as_deref() {
+    match name {
         Some(name) if names.clone().any(|known| known == name) => Ok(name.to_owned()),
         Some(name) => Err(Error::new(format!("it has no container {name:?}"))
             .hint(format!("-c {}", names.collect::<Vec<_>>().join(" or -c ")))),

@@ -149,8 +149,8 @@ pub struct Capture {
     #[arg(long)]
     pub tls: bool,
 
-    /// The container whose processes --tls is about [default: the pod's default container, or its first]
-    #[arg(short, long, value_name = "NAME", requires = "tls")]
+    /// The container that --tls and --keylog pod:PATH are about [default: the pod's default container, or its first]
+    #[arg(short, long, value_name = "NAME")]
     pub container: Option<String>,
 
     /// How long an agent stays when nobody reads, as 5m
@@ -303,6 +303,10 @@ pub struct Options {
     pub buffer_on: BufferOn,
     /// Whether agents are to read TLS keys, and of which container if not the default one.
     pub tls: Option<Processes>,
+    /// Key logs to read inside of the pods, as absolute paths.
+    pub key_logs: Vec<String>,
+    /// The container that has them, if not the default one.
+    pub container: Option<String>,
     /// True if agents are to compress what they send.
     pub compress: bool,
     /// What it is all for.
@@ -361,6 +365,8 @@ impl Default for Options {
             buffer: 16 << 20,
             buffer_on: BufferOn::default(),
             tls: None,
+            key_logs: Vec::new(),
+            container: None,
             compress: false,
             mode: Mode::default(),
             backend: Backend::default(),
@@ -387,6 +393,7 @@ impl Capture {
             buffer_on: self.buffer_on,
             backend: self.backend,
             tls: self.tls.then(|| Processes(self.container.clone())),
+            container: self.container.clone(),
             image: self.image.clone(),
             pull_policy: self.image_pull_policy,
             ttl: self.ttl,

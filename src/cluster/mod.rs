@@ -11,6 +11,7 @@ mod error;
 mod exec;
 pub mod flags;
 mod inject;
+mod keylog;
 mod ledger;
 mod node;
 mod recording;

@@ -17,6 +17,7 @@ use super::client::Cluster;
 use super::error::{Error, Request};
 use super::flags::{Mode, Options, Via};
 use super::inject::{Found, Injector, Sight};
+use super::keylog::KeyLog;
 use super::ledger::{Ledger, Start};
 use super::node::{self, Member, Members, Node, Share};
 use super::select::{Scope, Selection, Verdict};
@@ -52,6 +53,8 @@ pub enum Event {
     Attached { tap: u32, container: String, reused: bool },
     /// Packets and notes, each once and in order.
     Batch { tap: u32, batch: Batch },
+    /// Lines of a key log in a pod.
+    Keys { lines: Vec<u8> },
     /// The connection is cut, and is tried again and again; the agent goes on capturing.
     Disconnected { tap: u32, reason: String },
     /// It is back after a [`Event::Disconnected`].
@@ -107,6 +110,8 @@ struct Session {
     targets: HashMap<String, Target>,
     /// The pods of each node that captures.
     nodes: HashMap<String, watch::Sender<Members>>,
+    /// What follows the key logs in a pod, by its UID; it ends when it is dropped.
+    key_logs: HashMap<String, JoinSet<()>>,
     /// Pods of which it was told that they are left out.
     skipped: HashSet<String>,
     /// Each returns the UIDs of pods that are no longer sniffed.
@@ -147,6 +152,7 @@ pub async fn run(
         permits: Arc::new(Semaphore::new(INJECTIONS)),
         targets: HashMap::new(),
         nodes: HashMap::new(),
+        key_logs: HashMap::new(),
         skipped: HashSet::new(),
         tasks: JoinSet::new(),
         taps: 0,
@@ -209,6 +215,7 @@ impl Session {
                 Some(Change::There(pod)) => self.there(pod).await,
                 Some(Change::Gone { uid, deleted }) => {
                     self.skipped.remove(&uid);
+                    self.key_logs.remove(&uid);
                     let why = if deleted { "deleted" } else { "no longer selected" };
                     match self.targets.remove(&uid).map(|target| target.by) {
                         Some(Agency::Pod { sight, reason }) => {
@@ -320,6 +327,18 @@ impl Session {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
         self.skipped.remove(&uid);
         self.tell(Event::Appeared { tap: self.taps, pod: name.clone(), node: node.clone() }).await;
+        let mut recorded = Vec::new();
+        match KeyLog::of(&pod, &self.injector.cluster, &self.injector.options, &self.events) {
+            Ok(logs) if self.injector.options.looks_back() => recorded = logs,
+            Ok(logs) => {
+                let logs = logs.into_iter().map(KeyLog::follow).collect::<JoinSet<_>>();
+                self.key_logs.insert(uid.clone(), logs);
+            }
+            Err(error) => {
+                let message = format!("{name}: {}", error.message);
+                self.tell(Event::Trouble(Error { message, ..error })).await;
+            }
+        }
         if self.injector.options.via == Via::Node {
             self.join(node, uid, name, &pod).await;
             return;
@@ -337,6 +356,10 @@ impl Session {
             why,
         };
         self.tasks.spawn(async move {
+            // Nobody waits for keys at the end of what was recorded.
+            for log in recorded {
+                log.once().await;
+            }
             task.sniff(seen).await;
             vec![uid]
         });

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
+use super::keylog::Place;
 use crate::dissect::{self, Descriptors, Keys, Protocol};
 use crate::entry::Timestamp;
 use crate::output::status::Status;
@@ -40,9 +41,10 @@ pub struct Dissection {
     #[arg(long, value_name = "PORT=PROTOCOL", value_parser = decode_as)]
     pub decode_as: Vec<(u16, &'static Protocol)>,
 
-    /// Decrypt TLS with the secrets in this key log, as SSLKEYLOGFILE makes it (repeatable); those in a capture count anyway
-    #[arg(long, value_name = "FILE")]
-    pub keylog: Vec<PathBuf>,
+    /// Decrypt TLS with the secrets in this key log, as SSLKEYLOGFILE makes it (repeatable); those in a capture count anyway.
+    /// pod:PATH is one inside of the pods, read with the container's own sh and tail
+    #[arg(long, value_name = "FILE|pod:PATH", value_parser = Place::parse)]
+    pub keylog: Vec<Place>,
 
     /// Name the fields of gRPC messages by these definitions: a .proto file, a folder of them, or a FileDescriptorSet as
     /// protoc, buf or grpcurl write it (repeatable)

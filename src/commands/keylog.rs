@@ -1,4 +1,4 @@
-//! `--keylog FILE`: TLS key logs, which may still grow.
+//! `--keylog FILE`: TLS key logs, which may still grow. Those in pods are read by `cluster`.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -10,6 +10,33 @@ use crate::dissect::Keys;
 /// The most that is read of a key log at once.
 const PIECE: u64 = 16 << 20;
 
+/// Where a key log is.
+#[derive(Clone, Debug)]
+pub enum Place {
+    File(PathBuf),
+    /// At that path in each pod that is sniffed.
+    Pod(String),
+}
+
+impl Place {
+    /// `FILE`, or `pod:/PATH`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("pod:") {
+            None => Ok(Self::File(text.into())),
+            Some(path) if path.starts_with('/') => Ok(Self::Pod(path.to_owned())),
+            Some(path) => Err(format!("{path:?} is no absolute path, as in pod:/tmp/keys")),
+        }
+    }
+
+    pub fn file(&self) -> Option<PathBuf> {
+        if let Self::File(path) = self { Some(path.clone()) } else { None }
+    }
+
+    pub fn in_pod(&self) -> Option<String> {
+        if let Self::Pod(path) = self { Some(path.clone()) } else { None }
+    }
+}
+
 /// The key logs that were named.
 pub struct KeyLogs(Vec<KeyLog>);
 
@@ -20,8 +47,9 @@ struct KeyLog {
 }
 
 impl KeyLogs {
-    pub fn new(paths: &[PathBuf]) -> Self {
-        Self(paths.iter().map(|path| KeyLog { path: path.clone(), read: 0 }).collect())
+    /// Those that are files.
+    pub fn new(places: &[Place]) -> Self {
+        Self(places.iter().filter_map(Place::file).map(|path| KeyLog { path, read: 0 }).collect())
     }
 
     /// Takes all that the files hold.
@@ -94,7 +122,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys");
         let keys = Keys::default();
-        let mut logs = KeyLogs::new(std::slice::from_ref(&path));
+        let mut logs = KeyLogs::new(&[Place::File(path.clone())]);
         assert_eq!(logs.poll(&keys).unwrap_or(9), 0);
         let (first, second) = (line("01"), line("02"));
         let (half, rest) = second.split_at(20);
@@ -107,11 +135,11 @@ mod tests {
         let third = line("03");
         std::fs::write(&path, &third).unwrap();
         assert_eq!(logs.poll(&keys).unwrap_or(9), 1);
-        assert!(KeyLogs::new(&[folder.path().join("none")]).load(&keys).is_err());
+        assert!(KeyLogs::new(&[Place::File(folder.path().join("none"))]).load(&keys).is_err());
         // The last line of a whole file may lack its end.
         std::fs::write(&path, line("04").trim_end()).unwrap();
         let fresh = Keys::default();
-        assert!(KeyLogs::new(&[path]).load(&fresh).is_ok());
+        assert!(KeyLogs::new(&[Place::File(path)]).load(&fresh).is_ok());
         assert!(!fresh.is_empty());
     }
 }

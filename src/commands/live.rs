@@ -303,6 +303,14 @@ impl Watcher<'_> {
         Ok(())
     }
 
+    /// Takes lines of a key log in a pod.
+    fn add_keys(&mut self, lines: &[u8]) {
+        if self.keys.add(lines) > 0 {
+            self.live.rekey();
+            self.keep_keys();
+        }
+    }
+
     /// Lets the saved capture have the keys of the connections in it.
     fn keep_keys(&mut self) {
         let used = self.keys.take_used();
@@ -339,6 +347,7 @@ impl Watcher<'_> {
     fn event(&mut self, event: Event) -> Result<(), End> {
         match event {
             Event::Batch { tap, batch } => return self.batch(tap, &batch),
+            Event::Keys { lines } => self.add_keys(&lines),
             // Whoever named pods that cannot be sniffed should not wait for others.
             Event::Waiting if self.failed && self.sniffed == 0 => {
                 return Err(End::Failed(Failure::new("no pod could be sniffed")));

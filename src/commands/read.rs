@@ -21,6 +21,9 @@ pub fn run(path: &Path, dissection: &Dissection, status: &mut Status) -> Result<
     if matches!(dissection.output, Format::Name | Format::Pcapng) {
         return Err(Failure::usage("-o name and -o pcapng are for live pods; a file is printed as rows, JSON or YAML"));
     }
+    if dissection.keylog.iter().any(|place| place.in_pod().is_some()) {
+        return Err(Failure::usage("--keylog pod:PATH is inside of live pods; a capture is read with --keylog FILE"));
+    }
     let descriptors = proto::load(&dissection.proto)?;
     let mut file = File::open(path).map_err(|error| Failure::new(error.to_string()))?;
     let keys = Arc::new(Keys::default());

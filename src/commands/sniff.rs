@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::dissection::{Dissection, now, stdout};
+use super::keylog;
 use super::live::{self, Saving};
 use super::{Failure, proto, read};
 use crate::cluster::flags::{Capture, Connection, Mode, Options, Place, Reading, Select, Via, duration};
@@ -68,10 +69,14 @@ pub fn run(args: &Args, status: &mut Status) -> Result<(), Failure> {
 }
 
 /// What agents are to capture.
-pub(super) fn compiled(capture: &Capture) -> Result<Options, Failure> {
-    capture
+pub(super) fn compiled(capture: &Capture, key_logs: Vec<String>) -> Result<Options, Failure> {
+    if capture.container.is_some() && !capture.tls && key_logs.is_empty() {
+        return Err(Failure::usage("-c says whose keys are meant: it goes with --tls or --keylog pod:PATH"));
+    }
+    let options = capture
         .options()
-        .map_err(|error| Failure::new(error.to_string()).hint("as for tcpdump: --filter 'port 80 or port 53'"))
+        .map_err(|error| Failure::new(error.to_string()).hint("as for tcpdump: --filter 'port 80 or port 53'"))?;
+    Ok(Options { key_logs, ..options })
 }
 
 async fn sniff(args: &Args, status: &mut Status) -> Result<(), Failure> {
@@ -99,7 +104,8 @@ async fn sniff(args: &Args, status: &mut Status) -> Result<(), Failure> {
         }
         _ => {}
     }
-    let options = Options { since, compress, mode, via, ..compiled(&args.capture)? };
+    let key_logs = args.dissection.keylog.iter().filter_map(keylog::Place::in_pod).collect();
+    let options = Options { since, compress, mode, via, ..compiled(&args.capture, key_logs)? };
     let descriptors = proto::load(&args.dissection.proto)?;
     let saving = saving(args)?;
     let cluster = Cluster::connect(&args.connection).await?;

@@ -40,7 +40,7 @@ pub fn run(args: &Args, status: &mut Status) -> Result<(), Failure> {
     if args.time.is_zero() {
         return Err(Failure::usage("--for 0 is no time to record"));
     }
-    let options = super::sniff::compiled(&args.capture)?;
+    let options = super::sniff::compiled(&args.capture, Vec::new())?;
     let options = Options { mode: Mode::Arm(args.time), ..options };
     super::blocking(arm(args, options, status))
 }
