@@ -294,8 +294,21 @@ pub struct Half {
     pub position: u32,
     /// Its size on the wire above the transport, in bytes: head and body.
     pub bytes: u64,
+    /// The size of its body alone, as it was sent, where the protocol has such a thing and it is complete.
+    pub body: Option<u64>,
     /// Its decoded fields; null unless they were asked for.
     pub detail: Value,
+}
+
+/// A leg of a request in plain text, between a program and the sidecar in its pod that encrypts it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hop {
+    /// Who sent the request.
+    pub src: Endpoint,
+    /// Who received it.
+    pub dst: Endpoint,
+    /// As of an entry, in nanoseconds.
+    pub latency: Option<i64>,
 }
 
 /// One row: a request with its response, or a message that needs none.
@@ -329,6 +342,8 @@ pub struct Entry {
     pub warnings: Vec<Text>,
     /// The pod that answered for the service in `dst`, where that pod was sniffed too.
     pub backend: Option<Endpoint>,
+    /// The same request on its way between programs and sidecars, from the client's to the server's.
+    pub hops: Vec<Hop>,
     /// How its bytes were decrypted, if they were: `keylog`, or the kind of probe that read the keys, as `uprobe:go`.
     pub decrypted: Option<&'static str>,
     /// Where it was captured: a number for each sniffed pod, 0 where pods are not known.

@@ -30,6 +30,8 @@ mod late_keys;
 #[cfg(feature = "cli")]
 mod live;
 #[cfg(feature = "cli")]
+mod mesh;
+#[cfg(feature = "cli")]
 mod node;
 #[cfg(feature = "cli")]
 mod pod_keys;

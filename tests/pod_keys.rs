@@ -1,8 +1,9 @@
 //! `--keylog pod:PATH`: keys that a program in a pod logs, with curl and OpenSSL on a real cluster.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::cluster::{Place, kubeconfig, soon};
+use crate::support::from_node;
 use crate::support::sniff::{Sniff, command};
 
 /// Serves HTTPS; once it is told to go, asks itself for one page after the other and logs the keys.
@@ -10,19 +11,6 @@ const SCRIPT: &str = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-
     -subj /CN=localhost 2>/dev/null; openssl s_server -accept 8443 -key /tmp/k -cert /tmp/c -www >/dev/null & \
     until test -e /tmp/go; do sleep 0.1; done; n=0; while true; do n=$((n+1)); \
     SSLKEYLOGFILE=/tmp/keys curl -sk -o /dev/null https://127.0.0.1:8443/page-$n; sleep 0.2; done";
-
-/// The programs are the node's.
-fn spec() -> Value {
-    let image = Place::spec(&json!({}))["containers"][0]["image"].clone();
-    let from_node = [("usr", "/usr", "/usr"), ("lib", "/usr/lib", "/lib"), ("lib64", "/usr/lib64", "/lib64")];
-    let from_node = [from_node.as_slice(), &[("ssl", "/etc/ssl", "/etc/ssl")]].concat();
-    let volumes: Vec<_> =
-        from_node.iter().map(|(name, path, _)| json!({"name": name, "hostPath": {"path": path}})).collect();
-    let mounts: Vec<_> =
-        from_node.iter().map(|(name, _, path)| json!({"name": name, "mountPath": path, "readOnly": true})).collect();
-    json!({"volumes": volumes, "containers": [{"name": "web", "image": image, "imagePullPolicy": "IfNotPresent",
-        "command": ["sh", "-c", SCRIPT], "volumeMounts": mounts}]})
-}
 
 fn sniff(place: &Place, arguments: &[&str]) -> Sniff {
     let mut command = command();
@@ -33,7 +21,7 @@ fn sniff(place: &Place, arguments: &[&str]) -> Sniff {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_a_program_logs_in_its_pod_decrypt_what_it_says() {
     let place = Place::new("pod-keys", json!({})).await;
-    place.pod("web", &spec()).await;
+    place.pod("web", &from_node::spec(SCRIPT, &json!([]))).await;
     let sniffed = sniff(&place, &["web", "--keylog", "pod:/tmp/keys"]);
     sniffed.says("+ ", 1);
     sniffed.says("no key log /tmp/keys in container web yet", 1);

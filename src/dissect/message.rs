@@ -42,6 +42,8 @@ pub struct Message {
     pub failed: bool,
     /// Size on the wire in bytes.
     pub bytes: u64,
+    /// Size of its body alone, if it has such a thing and it is complete.
+    pub body: Option<u64>,
     /// Decoded fields; leave null unless [`Cx::detail`].
     pub detail: Value,
     /// What a reader should know.
@@ -72,6 +74,7 @@ impl Message {
             status: Text::Borrowed(""),
             failed: false,
             bytes: 0,
+            body: None,
             detail: Value::Null,
             warnings: Vec::new(),
             time: cx.time,

@@ -123,6 +123,7 @@ fn half(message: &mut Message) -> Half {
         packet: message.packet,
         position: message.position,
         bytes: message.bytes,
+        body: message.body,
         detail: std::mem::take(&mut message.detail),
     }
 }
@@ -151,6 +152,7 @@ fn entry(protocol: &'static str, request: Option<Message>, response: Option<Mess
         response: None,
         warnings: Vec::new(),
         backend: None,
+        hops: Vec::new(),
         decrypted: request.as_ref().or(response.as_ref()).and_then(|message| message.decrypted),
         tap: ends.tap,
         ids: None,

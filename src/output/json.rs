@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use crate::entry::{Endpoint, Entry, Half, Name, Timestamp, Value};
+use crate::entry::{Endpoint, Entry, Half, Hop, Name, Timestamp, Value};
 use crate::pipeline::Sink;
 
 /// JSON lines.
@@ -62,6 +62,9 @@ impl Serialize for Row<'_> {
         if let Some(decrypted) = entry.decrypted {
             map.serialize_entry("decrypted", decrypted)?;
         }
+        if !entry.hops.is_empty() {
+            map.serialize_entry("hops", &entry.hops.iter().map(Leg).collect::<Vec<_>>())?;
+        }
         map.serialize_entry("request", &entry.request.as_ref().map(Message))?;
         map.serialize_entry("response", &entry.response.as_ref().map(Message))?;
         map.serialize_entry("warnings", &entry.warnings)?;
@@ -73,6 +76,19 @@ impl Serialize for Row<'_> {
 #[allow(clippy::cast_precision_loss, reason = "microseconds of any capture fit a double")]
 fn milliseconds(nanos: i64) -> f64 {
     (nanos / 1000) as f64 / 1000.0
+}
+
+/// A plain leg beside a sidecar.
+struct Leg<'a>(&'a Hop);
+
+impl Serialize for Leg<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("src", &End(&self.0.src, None))?;
+        map.serialize_entry("dst", &End(&self.0.dst, None))?;
+        map.serialize_entry("latency_ms", &self.0.latency.map(milliseconds))?;
+        map.end()
+    }
 }
 
 struct At(Timestamp);

@@ -21,6 +21,7 @@ pub fn summary(pods: Option<usize>, counts: &Counts) -> String {
     for (count, what) in [
         (counts.merged, "seen by two pods"),
         (counts.spilled, "packets waited on disk"),
+        (counts.folded, "hops to sidecars"),
         (counts.filtered, "left out by the filter"),
         (counts.cut, "cut by snaplen"),
         (counts.unknown_flows, "flows of unknown protocol"),

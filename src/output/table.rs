@@ -152,6 +152,9 @@ impl<W: Write> Table<W> {
                 cells.text.push_str(" → ");
                 end(&mut cells.text, backend, look);
             }
+            if !entry.hops.is_empty() {
+                cells.text.push_str(" via sidecar");
+            }
             cells.end();
             let node = [&entry.dst, &entry.src].into_iter().find_map(|end| end.name.as_ref()?.node.as_deref());
             cells.text.push_str(node.unwrap_or("-"));

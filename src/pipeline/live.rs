@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::engine::{Engine, Shard};
+use super::fold::Fold;
 use super::ids::Ids;
 use super::merge::{Merge, Views};
 use super::{Counts, Resolve, Sink};
@@ -16,6 +17,7 @@ use crate::entry::{Entry, Name, Timestamp};
 /// Dissects what the agents of several pods send, as it comes.
 pub struct Live<'a> {
     engine: Engine,
+    fold: Fold,
     merge: Merge,
     ids: Ids,
     keys: Arc<Keys>,
@@ -46,6 +48,7 @@ impl<'a> Live<'a> {
         Self {
             keys: Arc::clone(&options.keys),
             engine: Engine::new(options, Shard::ALL),
+            fold: Fold::default(),
             merge: Merge::default(),
             ids: Ids::default(),
             names,
@@ -122,6 +125,11 @@ impl<'a> Live<'a> {
         self.engine.finish(self.frames);
         self.rows(now)?;
         let mut rest = Vec::new();
+        self.fold.finish(&mut |entry| rest.push(entry));
+        for entry in std::mem::take(&mut rest) {
+            let views = self.views(&entry);
+            self.merge.offer(entry, now, views, &mut |entry| rest.push(entry));
+        }
         self.merge.finish(&mut |entry| rest.push(entry));
         self.put(rest)?;
         self.sink.finish()?;
@@ -133,6 +141,7 @@ impl<'a> Live<'a> {
         Counts {
             entries: self.entries,
             merged: self.merge.merged(),
+            folded: self.fold.folded(),
             flushed: self.flushed,
             filtered: self.filtered,
             dropped: self.taps.values().map(|tap| tap.dropped_before + tap.dropped.iter().sum::<u64>()).sum(),
@@ -159,9 +168,8 @@ impl<'a> Live<'a> {
     }
 
     fn rows(&mut self, now: Timestamp) -> io::Result<()> {
-        let several = self.taps.len() > 1;
-        let any_node = self.taps.values().any(|tap| tap.pod.as_ref().is_some_and(|of| of.kind == "node"));
-        let mut ready = Vec::new();
+        let may_decrypt = !self.keys.is_empty();
+        let mut folded = Vec::new();
         for produced in self.engine.take() {
             let mut entry = produced.entry;
             self.ids.pass(&mut entry);
@@ -172,18 +180,35 @@ impl<'a> Live<'a> {
                     _ => self.names.resolve(end.ip, end.port),
                 };
             }
-            // Its other end may be a sniffed pod too, or a service in front of one.
-            let is_between = entry.src.name != entry.dst.name && entry.src.name.is_some() && entry.dst.name.is_some();
-            let views = match (any_node, is_between && several) {
-                // The sender's address may be translated too.
-                (true, _) if entry.dst.name.is_some() => Views::Many,
-                (_, true) => Views::Two,
-                _ => Views::One,
-            };
+            // Without keys there is no twin to wait for.
+            if may_decrypt {
+                self.fold.offer(entry, now, &mut |entry| folded.push(entry));
+            } else {
+                folded.push(entry);
+            }
+        }
+        self.fold.tick(now, &mut |entry| folded.push(entry));
+        let mut ready = Vec::new();
+        for entry in folded {
+            let views = self.views(&entry);
             self.merge.offer(entry, now, views, &mut |entry| ready.push(entry));
         }
         self.merge.tick(now, &mut |entry| ready.push(entry));
         self.put(ready)
+    }
+
+    /// How often an entry may be seen.
+    fn views(&self, entry: &Entry) -> Views {
+        let several = self.taps.len() > 1;
+        let any_node = self.taps.values().any(|tap| tap.pod.as_ref().is_some_and(|of| of.kind == "node"));
+        // Its other end may be a sniffed pod too, or a service in front of one.
+        let is_between = entry.src.name != entry.dst.name && entry.src.name.is_some() && entry.dst.name.is_some();
+        match (any_node, is_between && several) {
+            // The sender's address may be translated too.
+            (true, _) if entry.dst.name.is_some() => Views::Many,
+            (_, true) => Views::Two,
+            _ => Views::One,
+        }
     }
 
     fn put(&mut self, entries: Vec<Entry>) -> io::Result<()> {

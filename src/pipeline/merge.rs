@@ -186,7 +186,9 @@ impl Merge {
 /// waited and whom it called. The callee's tells who answered.
 fn join(first: Entry, second: Entry) -> Entry {
     let complete = |entry: &Entry| (entry.request.is_some() && entry.response.is_some(), entry.latency);
-    let (mut caller, callee) = if complete(&first) >= complete(&second) { (first, second) } else { (second, first) };
+    let (mut caller, mut callee) =
+        if complete(&first) >= complete(&second) { (first, second) } else { (second, first) };
+    caller.hops.append(&mut callee.hops);
     if (callee.dst.ip, callee.dst.port) != (caller.dst.ip, caller.dst.port) {
         caller.backend = Some(callee.dst);
     }
@@ -217,6 +219,7 @@ mod tests {
             response: Some(Half::default()),
             warnings: Vec::new(),
             backend: None,
+            hops: Vec::new(),
             decrypted: None,
             ids: None,
             tap,

@@ -4,6 +4,7 @@
 
 mod engine;
 mod flow;
+mod fold;
 mod ids;
 mod key;
 mod live;
@@ -72,6 +73,8 @@ pub struct Counts {
     pub faults: u64,
     /// Entries left out because two sniffed pods saw the same request.
     pub merged: u64,
+    /// Plain legs of requests that passed a sidecar, told with the encrypted one.
+    pub folded: u64,
 }
 
 impl Counts {

@@ -9,12 +9,13 @@ use std::thread;
 use hashbrown::HashMap;
 
 use super::engine::{Engine, Produced, Shard};
+use super::fold::Fold;
 use super::ids::Ids;
 use super::merge::{Merge, Views};
 use super::{Counts, Sink};
 use crate::capture::{Batch, Error, Interface, Note, Source};
-use crate::dissect::Options;
-use crate::entry::{Entry, Name};
+use crate::dissect::{Keys, Options};
+use crate::entry::{Endpoint, Entry, Name};
 
 /// Batches under way at once: one is read while others are dissected.
 const BATCHES: usize = 4;
@@ -55,6 +56,8 @@ struct Rows<'a> {
     names: HashMap<IpAddr, Arc<Name>>,
     /// The pod of each tap, from 1: whose loopback addresses it sees.
     pods: Vec<Option<Arc<Name>>>,
+    keys: Arc<Keys>,
+    fold: Fold,
     merge: Merge,
     ids: Ids,
     entries: u64,
@@ -81,12 +84,29 @@ impl Rows<'_> {
         // Each engine's are in order already; a stable sort merges them.
         produced.sort_by_key(|produced| produced.order);
         let mut ready = Vec::new();
+        for Produced { mut entry, .. } in produced {
+            self.ids.pass(&mut entry);
+            for end in [&mut entry.src, &mut entry.dst] {
+                end.name = name(&self.names, &self.pods, end, entry.tap);
+            }
+            // What is complete only now came later, whenever it began.
+            let now = entry.response.as_ref().map_or(entry.time, |response| response.time);
+            // Without keys there is no twin to wait for.
+            if self.keys.is_empty() {
+                ready.push(entry);
+            } else {
+                self.fold.offer(entry, now, &mut |entry| ready.push(entry));
+            }
+        }
+        self.merge(ready)
+    }
+
+    fn merge(&mut self, entries: Vec<Entry>) -> io::Result<()> {
+        let mut ready = Vec::new();
         let any_node = self.pods.iter().flatten().any(|of| of.kind == "node");
         let views = if any_node { Views::Many } else { Views::Two };
-        for Produced { mut entry, .. } in produced {
+        for entry in entries {
             let now = entry.time;
-            self.ids.pass(&mut entry);
-            entry.dst.name = self.names.get(&entry.dst.ip).cloned();
             self.merge.offer(entry, now, views, &mut |entry| ready.push(entry));
         }
         self.write(ready)
@@ -94,6 +114,8 @@ impl Rows<'_> {
 
     fn finish(&mut self) -> io::Result<()> {
         let mut ready = Vec::new();
+        self.fold.finish(&mut |entry| ready.push(entry));
+        self.merge(std::mem::take(&mut ready))?;
         self.merge.finish(&mut |entry| ready.push(entry));
         self.write(ready)?;
         self.sink.finish()
@@ -103,15 +125,23 @@ impl Rows<'_> {
         for mut entry in entries {
             self.entries += 1;
             entry.id = self.entries;
+            // Some names may have come meanwhile.
             for end in [&mut entry.src, &mut entry.dst].into_iter().chain(&mut entry.backend) {
-                end.name = match self.pods.get((entry.tap as usize).wrapping_sub(1)) {
-                    Some(pod) if end.ip.is_loopback() => pod.clone(),
-                    _ => self.names.get(&end.ip).cloned(),
-                };
+                if end.name.is_none() {
+                    end.name = name(&self.names, &self.pods, end, entry.tap);
+                }
             }
             self.sink.entry(&entry)?;
         }
         Ok(())
+    }
+}
+
+/// The name of an end that was seen at `tap`.
+fn name(names: &HashMap<IpAddr, Arc<Name>>, pods: &[Option<Arc<Name>>], end: &Endpoint, tap: u32) -> Option<Arc<Name>> {
+    match pods.get((tap as usize).wrapping_sub(1)) {
+        Some(pod) if end.ip.is_loopback() => pod.clone(),
+        _ => names.get(&end.ip).cloned(),
     }
 }
 
@@ -129,8 +159,10 @@ pub fn run<S: Source>(
     mut progress: impl FnMut(&S),
 ) -> Result<Counts, Offline> {
     options.keys.add(&source.secrets());
-    let (names, pods) = (HashMap::new(), Vec::new());
-    let mut rows = Rows { sink, names, pods, merge: Merge::default(), ids: Ids::default(), entries: 0 };
+    let keys = Arc::clone(&options.keys);
+    let (names, pods, fold, merge, ids) =
+        (HashMap::new(), Vec::new(), Fold::default(), Merge::default(), Ids::default());
+    let mut rows = Rows { sink, names, pods, keys, fold, merge, ids, entries: 0 };
     let mut feed = Feed::default();
     let (mut counts, failed) = if workers <= 1 {
         let mut engine = Engine::new(options.clone(), Shard::ALL);
@@ -157,6 +189,7 @@ pub fn run<S: Source>(
     rows.finish()?;
     counts.entries = rows.entries;
     counts.merged = rows.merge.merged();
+    counts.folded = rows.fold.folded();
     counts.dropped = feed.dropped.iter().sum();
     counts.flushed = feed.flushed;
     match failed {

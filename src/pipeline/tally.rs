@@ -115,6 +115,7 @@ impl Tally {
             response: answered.and_then(|side| side.half(tcp, detail, self.last)),
             warnings: Vec::new(),
             backend: None,
+            hops: Vec::new(),
             tap: ends.tap,
             decrypted: None,
             ids: None,
@@ -153,6 +154,7 @@ impl Side {
             packet: first.packet,
             position: first.position,
             bytes: self.bytes,
+            body: None,
             detail: fields,
         })
     }

@@ -4,6 +4,8 @@
 pub mod cluster;
 pub mod flow_script;
 #[cfg(feature = "cli")]
+pub mod from_node;
+#[cfg(feature = "cli")]
 pub mod run;
 #[cfg(feature = "cli")]
 pub mod sniff;

@@ -212,6 +212,7 @@ impl Draft {
 
     /// Emits the message: its row, or the rows of what it carries. Returns how many.
     pub fn emit(mut self, cx: &mut Cx<'_>) -> usize {
+        self.message.body = (self.missing == 0).then_some(self.size);
         if self.missing > 0 {
             let warning = format!("the capture lacks {} bytes of its body", self.missing);
             self.message.warnings.push(warning.into());
