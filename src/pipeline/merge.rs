@@ -49,6 +49,22 @@ impl Key {
     }
 }
 
+/// What tells the response of a connection, whether or not its request was captured.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Answer {
+    protocol: &'static str,
+    status: Text,
+    position: u32,
+}
+
+impl Answer {
+    /// None of a datagram, which has no position, and where there is no response.
+    fn of(entry: &Entry) -> Option<Self> {
+        let position = entry.response.as_ref()?.position;
+        (position != 0).then(|| Self { protocol: entry.protocol, status: entry.status.clone(), position })
+    }
+}
+
 type Ends = [(IpAddr, u16); 2];
 
 fn ends(entry: &Entry) -> Ends {
@@ -94,8 +110,10 @@ pub enum Views {
 #[derive(Default)]
 pub struct Merge {
     seen: HashMap<Key, Seen>,
+    /// The keys of what is seen, by response.
+    answers: HashMap<Answer, Key>,
     /// Keys by the time at which they were first seen.
-    order: VecDeque<(Timestamp, Key)>,
+    order: VecDeque<(Timestamp, Key, Option<Answer>)>,
     /// Keys of held entries, in order.
     held: VecDeque<(Timestamp, Key)>,
     merged: u64,
@@ -113,7 +131,8 @@ impl Merge {
             out(entry);
             return;
         }
-        let key = Key::of(&entry);
+        let answer = Answer::of(&entry);
+        let key = self.half_seen(&entry, answer.as_ref()).unwrap_or_else(|| Key::of(&entry));
         match self.seen.get_mut(&key) {
             Some(first) if first.is_twin(&entry, &key) => {
                 self.merged += 1;
@@ -147,11 +166,23 @@ impl Merge {
                 if held.is_some() {
                     self.held.push_back((now, key.clone()));
                 }
-                self.order.push_back((now, key.clone()));
+                if let Some(answer) = &answer {
+                    self.answers.insert(answer.clone(), key.clone());
+                }
+                self.order.push_back((now, key.clone(), answer));
                 self.seen.insert(key, Seen { tap, ends, to_service, at: now, held });
             }
         }
         self.tick(now, out);
+    }
+
+    /// The key of another view of the same response, if one of the two lacks its request. One that was handed on without
+    /// its request does not stand for the full one.
+    fn half_seen(&self, entry: &Entry, answer: Option<&Answer>) -> Option<Key> {
+        let key = self.answers.get(answer?)?;
+        let first = self.seen.get(key)?;
+        let is_told = key.asked || first.held.is_some();
+        (is_told && first.is_twin(entry, key) && key.asked != entry.request.is_some()).then(|| key.clone())
     }
 
     /// Hands on what has waited long enough and forgets what is old.
@@ -162,11 +193,14 @@ impl Merge {
             }
             self.held.pop_front();
         }
-        while let Some((_, key)) =
-            self.order.front().filter(|(since, _)| now.since(*since) > MEMORY || self.order.len() > MAX_REMEMBERED)
+        while let Some((_, key, answer)) =
+            self.order.front().filter(|(since, ..)| now.since(*since) > MEMORY || self.order.len() > MAX_REMEMBERED)
         {
             if let Some(entry) = self.seen.remove(key).and_then(|seen| seen.held) {
                 out(entry);
+            }
+            if let Some(answer) = answer.as_ref().filter(|answer| self.answers.get(*answer) == Some(key)) {
+                self.answers.remove(answer);
             }
             self.order.pop_front();
         }
@@ -284,6 +318,33 @@ mod tests {
         assert_eq!(views(vec![(1, named(5, "pod")), (1, named(9, "pod"))]).0.len(), 2);
         assert_eq!(views(vec![(1, named(5, "service")), (1, named(9, "service"))]).0.len(), 2);
         assert_eq!(views(vec![(1, named(9, "pod")), (1, named(5, "service"))]).0.len(), 1);
+    }
+
+    #[test]
+    fn a_view_that_lost_the_request_is_the_twin_of_the_full_one() {
+        let answered = |tap, response| Entry {
+            response: Some(Half { position: response, ..Half::default() }),
+            ..entry(tap, 5, 77, 150)
+        };
+        let orphan = |tap, response| {
+            let warnings = vec![Text::Borrowed("the capture lacks its request")];
+            let full = answered(tap, response);
+            Entry { request: None, latency: None, operation: "".into(), target: String::new(), warnings, ..full }
+        };
+        for order in [[orphan(2, 9000), answered(1, 9000)], [answered(1, 9000), orphan(2, 9000)]] {
+            let mut merge = Merge::default();
+            let mut rows = Vec::new();
+            for entry in order {
+                merge.offer(entry, Timestamp(0), Views::Two, &mut |entry| rows.push(entry));
+            }
+            merge.finish(&mut |entry| rows.push(entry));
+            assert_eq!((rows.len(), merge.merged()), (1, 1));
+            assert_eq!((&*rows[0].operation, rows[0].latency, rows[0].warnings.len()), ("GET", Some(150), 0));
+        }
+        // Another response, and another one at the same place, are rows of their own.
+        for other in [orphan(2, 9001), orphan(1, 9000)] {
+            assert_eq!(views(vec![(1, answered(1, 9000)), (other.tap, other)]).0.len(), 2);
+        }
     }
 
     #[test]
