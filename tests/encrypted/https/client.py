@@ -1,4 +1,4 @@
-"""HTTPS: curl (TLS 1.3, 1.2, HTTP/2), Python (urllib, requests, resumed sessions), Node, early data (openssl s_client)."""
+"""HTTPS: curl (TLS 1.3, 1.2, HTTP/2), wget (GnuTLS), Python (urllib, requests, resumed sessions), Node, early data (openssl s_client)."""
 import json, socket, ssl, subprocess, urllib.error, urllib.request
 import requests, urllib3
 from asked import PORT, SERVER, equal, main, row
@@ -44,6 +44,14 @@ def curls():
     for number, process in enumerate(at_once):
         equal(process.wait(), 0)
         tell("GET", f"/?at-once={number}")
+
+
+def wget(name, *options):
+    """Debian's is linked with GnuTLS."""
+    targets = [f"/?{name}={number}" for number in range(4)]
+    run("wget", "-q", "--no-check-certificate", "-O", "/dev/null", *options, *(BASE + target for target in targets))
+    for target in targets:
+        tell("GET", target)
 
 
 def with_urllib():
@@ -136,6 +144,8 @@ def early_data():
 
 def ask():
     curls()
+    wget("wget")
+    wget("wget-1.2", "--ciphers=NORMAL:-VERS-ALL:+VERS-TLS1.2")
     with_urllib()
     with_requests()
     resumed(ssl.TLSVersion.TLSv1_2, "resumed-1.2")
