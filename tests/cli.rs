@@ -113,6 +113,16 @@ fn wrong_usage_is_told_and_exits_with_2() {
 }
 
 #[test]
+fn a_capture_keeps_what_it_holds_if_there_is_no_cluster_to_capture_from() {
+    let folder = folder(&[("old.pcap", "packets")]);
+    let path = folder.path().join("old.pcap");
+    let done = run(&["web", "--kubeconfig", "/nowhere/at/all", "--pcap", path.to_str().unwrap()]);
+    assert_eq!(done.code(), Some(1), "{}", done.stderr);
+    assert!(done.stderr.starts_with("error: "), "{}", done.stderr);
+    assert_eq!(std::fs::read_to_string(path).unwrap(), "packets");
+}
+
+#[test]
 fn the_version_says_what_is_run_where() {
     let version: serde_json::Value = serde_json::from_str(&run(&["version", "-o", "json"]).stdout).unwrap();
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));

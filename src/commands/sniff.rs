@@ -120,6 +120,11 @@ async fn sniff(args: &Args, status: &mut Status) -> Result<(), Failure> {
         return Ok(out.flush()?);
     }
     let kept = args.keep.as_deref().map(kept).transpose()?;
+    if let Saving::File(_, file) = &saving
+        && file.metadata()?.is_file()
+    {
+        file.set_len(0)?;
+    }
     let (dissection, duration, save_keys) = (&args.dissection, args.duration, !args.no_keys);
     let session = live::Session { cluster, selection, options, dissection, descriptors, duration, kept, save_keys };
     session.run(saving, status).await
@@ -157,8 +162,9 @@ fn saving(args: &Args) -> Result<Saving, Failure> {
         (None, _) => return Ok(Saving::Nowhere),
     };
     if path != Path::new("-") {
-        let file = std::fs::File::create(path)
-            .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?;
+        // What it holds stays until there is something to take its place: a wrong context should cost no capture.
+        let file = std::fs::File::options().write(true).create(true).truncate(false).open(path);
+        let file = file.map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?;
         return Ok(Saving::File(path.to_owned(), file));
     }
     if !matches!(args.dissection.output, Format::Table | Format::Pcapng) {
