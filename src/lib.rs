@@ -38,6 +38,8 @@ pub mod dissect;
 pub mod entry;
 #[cfg(feature = "engine")]
 pub mod flow;
+#[cfg(all(target_arch = "x86_64", any(target_env = "musl", test)))]
+mod musl;
 #[cfg(feature = "cli")]
 pub mod output;
 #[cfg(feature = "engine")]
