@@ -8,6 +8,7 @@ pub mod decode;
 mod fragment;
 #[cfg(test)]
 mod frames;
+mod glance;
 mod layer;
 mod link;
 mod packet;
@@ -15,4 +16,5 @@ pub mod reassembly;
 pub mod sctp;
 mod tunnel;
 
+pub use glance::Glance;
 pub use packet::{Addresses, Flags, Packet, Payload, Segment};

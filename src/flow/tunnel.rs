@@ -31,7 +31,7 @@ pub(super) fn in_udp(src_port: u16, dst_port: u16, bytes: Bytes<'_>) -> Option<I
 }
 
 /// GTP-U, Teredo, VXLAN, VXLAN-GPE, Geneve, MPLS in UDP, VXLAN in Linux before it had a port.
-fn is_tunnel(port: u16) -> bool {
+pub(super) fn is_tunnel(port: u16) -> bool {
     matches!(port, 2152 | 3544 | 4789 | 4790 | 6081 | 6635 | 8472)
 }
 

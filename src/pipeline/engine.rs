@@ -13,7 +13,7 @@ use crate::entry::{Entry, Timestamp};
 use crate::flow::decode::{Decoder, Undecoded};
 use crate::flow::reassembly::Stamp;
 use crate::flow::sctp;
-use crate::flow::{Packet, Payload, Segment};
+use crate::flow::{Glance, Packet, Payload, Segment};
 
 /// The most flows held at once, by all engines of a capture together; past it the quietest eighth is closed.
 const MAX_FLOWS: usize = 100_000;
@@ -39,7 +39,7 @@ pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
 const SCTP: u8 = 132;
 
-/// Which flows an engine dissects, when several share a capture: each sees all frames.
+/// Which flows an engine dissects, when several share a capture.
 #[derive(Clone, Copy, Debug)]
 pub struct Shard {
     /// From 0.
@@ -51,6 +51,17 @@ pub struct Shard {
 impl Shard {
     /// All flows.
     pub const ALL: Self = Self { index: 0, count: 1 };
+
+    /// The index of the shard that has a flow captured at `tap`, where there are so many.
+    pub(super) fn of(glance: &Glance, tap: u32, count: u64) -> u64 {
+        let (key, _) = Key::new(tap, glance.transport, glance.src, glance.dst);
+        key.mixed() % count
+    }
+
+    /// True if it has the flow.
+    fn has(self, key: &Key) -> bool {
+        self.count <= 1 || key.mixed() % self.count == self.index
+    }
 }
 
 /// An entry with its place in the order of the capture.
@@ -58,8 +69,8 @@ impl Shard {
 pub struct Produced {
     /// The frame that completed it, and the first frame of its flow: the same whatever the sharding.
     pub order: (u64, u64),
-    /// The entry, without its id.
-    pub entry: Entry,
+    /// The entry, without its id. It moves a lot from here on, and is large.
+    pub entry: Box<Entry>,
 }
 
 /// Turns frames into entries. Time comes from frames only: the same frames give the same entries.
@@ -113,13 +124,7 @@ impl Engine {
 
     /// Takes one frame, captured at `tap` (a pod; 0 where pods are not known) on an interface of link type `link`.
     pub fn frame(&mut self, frame: &Frame<'_>, link: u32, tap: u32) {
-        self.counts.packets += 1;
-        self.counts.bytes += frame.data.len() as u64;
-        self.counts.cut += u64::from((frame.data.len() as u64) < u64::from(frame.len));
-        self.now = frame.time;
-        if frame.time >= self.next_sweep || self.flows.len() >= self.max_flows {
-            self.sweep(frame);
-        }
+        self.pass(frame);
         let stamp = Stamp { time: frame.time, packet: frame.number, position: 0 };
         let packet = match self.decoder.decode(link, frame.data, frame.len, frame.time) {
             Ok(packet) => packet,
@@ -143,7 +148,7 @@ impl Engine {
             Payload::Other(_) => return,
         };
         let (key, side) = Key::new(tap, transport, (addresses.src, src_port), (addresses.dst, dst_port));
-        if self.shard.count > 1 && key.mixed() % self.shard.count != self.shard.index {
+        if !self.shard.has(&key) {
             return;
         }
         let mut context = Context {
@@ -173,6 +178,17 @@ impl Engine {
         }
         if self.held > self.max_held {
             self.relieve(frame.number);
+        }
+    }
+
+    /// Takes notice of a frame that is of another shard, without looking at its bytes.
+    pub fn pass(&mut self, frame: &Frame<'_>) {
+        self.counts.packets += 1;
+        self.counts.bytes += frame.data.len() as u64;
+        self.counts.cut += u64::from((frame.data.len() as u64) < u64::from(frame.len));
+        self.now = frame.time;
+        if frame.time >= self.next_sweep || self.flows.len() >= self.max_flows {
+            self.sweep(frame);
         }
     }
 
@@ -276,7 +292,7 @@ impl Engine {
             let (order, ends) = ((frame, flow.first_frame), flow.key.ends(flow.client_side));
             if let Some(tally) = flow.tally.take() {
                 let entry = tally.entry(true, flow.client_side, ends, now, self.options.detail);
-                self.out.push(Produced { order, entry });
+                self.out.push(Produced { order, entry: Box::new(entry) });
             }
         }
     }

@@ -189,7 +189,7 @@ impl Flow {
         if let Some(tally) = tally {
             let mut entry = tally.entry(key.transport == TCP, client_side, ends, cx.now, cx.options.detail);
             entry.warnings.extend(warning);
-            cx.out.push(Produced { order, entry });
+            cx.out.push(Produced { order, entry: Box::new(entry) });
         }
     }
 }
@@ -302,5 +302,5 @@ impl Dissection {
 
 fn produce(driver: &mut Driver, order: (u64, u64), mut entry: Entry, out: &mut Vec<Produced>) {
     entry.warnings.extend(driver.take_warning());
-    out.push(Produced { order, entry });
+    out.push(Produced { order, entry: Box::new(entry) });
 }

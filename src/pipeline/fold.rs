@@ -69,7 +69,7 @@ struct Held {
     key: Key,
     leg: Leg,
     since: Timestamp,
-    entry: Entry,
+    entry: Box<Entry>,
 }
 
 /// Finds the legs of requests that pass sidecars.
@@ -90,7 +90,7 @@ impl Fold {
     }
 
     /// Takes an entry at time `now` and hands on what is ready.
-    pub fn offer(&mut self, entry: Entry, now: Timestamp, out: &mut impl FnMut(Entry)) {
+    pub fn offer(&mut self, entry: Box<Entry>, now: Timestamp, out: &mut impl FnMut(Box<Entry>)) {
         self.tick(now, out);
         let Some((key, leg)) = leg(&entry) else {
             out(entry);
@@ -118,7 +118,7 @@ impl Fold {
     }
 
     /// Hands on what has waited long enough.
-    pub fn tick(&mut self, now: Timestamp, out: &mut impl FnMut(Entry)) {
+    pub fn tick(&mut self, now: Timestamp, out: &mut impl FnMut(Box<Entry>)) {
         while let Some((number, _)) = self.held.first_key_value().filter(|(_, held)| now.since(held.since) > PATIENCE) {
             let number = *number;
             self.take(number).into_iter().for_each(&mut *out);
@@ -126,14 +126,14 @@ impl Fold {
     }
 
     /// Hands on all that is held.
-    pub fn finish(&mut self, out: &mut impl FnMut(Entry)) {
+    pub fn finish(&mut self, out: &mut impl FnMut(Box<Entry>)) {
         self.of_key.clear();
         for held in std::mem::take(&mut self.held).into_values() {
             out(held.entry);
         }
     }
 
-    fn take(&mut self, number: u64) -> Option<Entry> {
+    fn take(&mut self, number: u64) -> Option<Box<Entry>> {
         let held = self.held.remove(&number)?;
         if let Some(numbers) = self.of_key.get_mut(&held.key) {
             numbers.retain(|it| *it != number);
@@ -185,7 +185,7 @@ mod tests {
         let mut rows = Vec::new();
         for entry in entries {
             let now = entry.response.as_ref().map_or(entry.time, |half| half.time);
-            fold.offer(entry, now, &mut |entry| rows.push(entry.hops.len()));
+            fold.offer(Box::new(entry), now, &mut |entry| rows.push(entry.hops.len()));
         }
         fold.finish(&mut |entry| rows.push(entry.hops.len()));
         rows

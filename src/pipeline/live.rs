@@ -211,7 +211,7 @@ impl<'a> Live<'a> {
         }
     }
 
-    fn put(&mut self, entries: Vec<Entry>) -> io::Result<()> {
+    fn put(&mut self, entries: Vec<Box<Entry>>) -> io::Result<()> {
         for mut entry in entries {
             self.entries += 1;
             entry.id = self.entries;

@@ -83,7 +83,7 @@ struct Seen {
     /// True if it was sent to a service.
     to_service: bool,
     at: Timestamp,
-    held: Option<Entry>,
+    held: Option<Box<Entry>>,
 }
 
 impl Seen {
@@ -126,7 +126,7 @@ impl Merge {
     }
 
     /// Takes an entry at time `now`, of which so many views are expected; hands on what is ready.
-    pub fn offer(&mut self, entry: Entry, now: Timestamp, views: Views, out: &mut impl FnMut(Entry)) {
+    pub fn offer(&mut self, entry: Box<Entry>, now: Timestamp, views: Views, out: &mut impl FnMut(Box<Entry>)) {
         if entry.tap == 0 {
             out(entry);
             return;
@@ -186,7 +186,7 @@ impl Merge {
     }
 
     /// Hands on what has waited long enough and forgets what is old.
-    pub fn tick(&mut self, now: Timestamp, out: &mut impl FnMut(Entry)) {
+    pub fn tick(&mut self, now: Timestamp, out: &mut impl FnMut(Box<Entry>)) {
         while let Some((_, key)) = self.held.front().filter(|(since, _)| now.since(*since) > PATIENCE) {
             if let Some(entry) = self.seen.get_mut(key).and_then(|seen| seen.held.take()) {
                 out(entry);
@@ -207,7 +207,7 @@ impl Merge {
     }
 
     /// Hands on all that is held.
-    pub fn finish(&mut self, out: &mut impl FnMut(Entry)) {
+    pub fn finish(&mut self, out: &mut impl FnMut(Box<Entry>)) {
         for (_, key) in std::mem::take(&mut self.held) {
             if let Some(entry) = self.seen.get_mut(&key).and_then(|seen| seen.held.take()) {
                 out(entry);
@@ -218,7 +218,7 @@ impl Merge {
 
 /// One row of two views. The caller's has the longer latency, whatever the two clocks say; it tells how long the caller
 /// waited and whom it called. The callee's tells who answered.
-fn join(first: Entry, second: Entry) -> Entry {
+fn join(first: Box<Entry>, second: Box<Entry>) -> Box<Entry> {
     let complete = |entry: &Entry| (entry.request.is_some() && entry.response.is_some(), entry.latency);
     let (mut caller, mut callee) =
         if complete(&first) >= complete(&second) { (first, second) } else { (second, first) };
@@ -261,11 +261,12 @@ mod tests {
     }
 
     /// Offers entries as (tap, dst, position, latency, time) and shows what comes out.
-    fn run(entries: &[(u32, u8, u32, i64, i64)]) -> Vec<Entry> {
+    fn run(entries: &[(u32, u8, u32, i64, i64)]) -> Vec<Box<Entry>> {
         let mut merge = Merge::default();
         let mut rows = Vec::new();
         for (tap, dst, position, latency, now) in entries {
-            merge.offer(entry(*tap, *dst, *position, *latency), Timestamp(*now), Views::Two, &mut |entry| {
+            let view = Box::new(entry(*tap, *dst, *position, *latency));
+            merge.offer(view, Timestamp(*now), Views::Two, &mut |entry| {
                 rows.push(entry);
             });
         }
@@ -283,11 +284,11 @@ mod tests {
     }
 
     /// Offers views of node 1 or 2, as (tap, entry), all at once.
-    fn views(entries: Vec<(u32, Entry)>) -> (Vec<Entry>, u64) {
+    fn views(entries: Vec<(u32, Entry)>) -> (Vec<Box<Entry>>, u64) {
         let mut merge = Merge::default();
         let mut rows = Vec::new();
         for (tap, entry) in entries {
-            merge.offer(Entry { tap, ..entry }, Timestamp(0), Views::Many, &mut |entry| rows.push(entry));
+            merge.offer(Box::new(Entry { tap, ..entry }), Timestamp(0), Views::Many, &mut |entry| rows.push(entry));
         }
         merge.finish(&mut |entry| rows.push(entry));
         (rows, merge.merged())
@@ -335,7 +336,7 @@ mod tests {
             let mut merge = Merge::default();
             let mut rows = Vec::new();
             for entry in order {
-                merge.offer(entry, Timestamp(0), Views::Two, &mut |entry| rows.push(entry));
+                merge.offer(Box::new(entry), Timestamp(0), Views::Two, &mut |entry| rows.push(entry));
             }
             merge.finish(&mut |entry| rows.push(entry));
             assert_eq!((rows.len(), merge.merged()), (1, 1));

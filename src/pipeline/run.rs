@@ -13,12 +13,19 @@ use super::fold::Fold;
 use super::ids::Ids;
 use super::merge::{Merge, Views};
 use super::{Counts, Sink};
-use crate::capture::{Batch, Error, Interface, Note, Source};
+use crate::capture::{Batch, Error, Frame, Interface, Note, Source};
 use crate::dissect::{Keys, Options};
 use crate::entry::{Endpoint, Entry, Name};
+use crate::flow::Glance;
 
 /// Batches under way at once: one is read while others are dissected.
 const BATCHES: usize = 4;
+
+/// The most workers that have something to do.
+const MOST_WORKERS: usize = 16;
+
+/// The route of a frame that each worker has to decode to see whose it is.
+const EACH: u8 = u8::MAX;
 
 /// The most names of addresses that are kept.
 const MOST_NAMES: usize = 100_000;
@@ -37,6 +44,8 @@ pub enum Offline {
 /// A batch with what the engine has to know of the interfaces seen so far.
 struct Job {
     batch: Batch,
+    /// For each frame the worker that has its flow, or [`EACH`]; empty where there is but one.
+    routes: Vec<u8>,
     lanes: Arc<Vec<Lane>>,
     /// The pods seen so far; a tap is an index into them, plus one.
     pods: Arc<Vec<String>>,
@@ -48,6 +57,28 @@ struct Lane {
     link: u32,
     /// Each pod is a point of view of its own: two that see the same connection see it twice. 0 where no pod is known.
     tap: u32,
+}
+
+impl Job {
+    /// The frames, each with its lane.
+    fn frames(&self) -> impl Iterator<Item = (Frame<'_>, Lane)> {
+        self.batch.frames().map(|frame| {
+            let lane = self.lanes.get(frame.interface as usize).copied();
+            (frame, lane.unwrap_or(Lane { link: u32::MAX, tap: 0 }))
+        })
+    }
+
+    /// Shares the frames out among so many workers. So each looks at the bytes of its own only, which are far away: in the
+    /// cache of the processor that has read them.
+    fn route(&mut self, workers: usize) {
+        let mut routes = std::mem::take(&mut self.routes);
+        routes.clear();
+        routes.extend(self.frames().map(|(frame, lane)| {
+            let glance = Glance::at(lane.link, frame.data);
+            glance.map_or(EACH, |glance| Shard::of(&glance, lane.tap, workers as u64) as u8)
+        }));
+        self.routes = routes;
+    }
 }
 
 /// Joins twins, numbers entries and hands them to the sink, with the names that the capture gives.
@@ -101,7 +132,7 @@ impl Rows<'_> {
         self.merge(ready)
     }
 
-    fn merge(&mut self, entries: Vec<Entry>) -> io::Result<()> {
+    fn merge(&mut self, entries: Vec<Box<Entry>>) -> io::Result<()> {
         let mut ready = Vec::new();
         let any_node = self.pods.iter().flatten().any(|of| of.kind == "node");
         let views = if any_node { Views::Many } else { Views::Two };
@@ -121,7 +152,7 @@ impl Rows<'_> {
         self.sink.finish()
     }
 
-    fn write(&mut self, entries: Vec<Entry>) -> io::Result<()> {
+    fn write(&mut self, entries: Vec<Box<Entry>>) -> io::Result<()> {
         for mut entry in entries {
             self.entries += 1;
             entry.id = self.entries;
@@ -145,7 +176,8 @@ fn name(names: &HashMap<IpAddr, Arc<Name>>, pods: &[Option<Arc<Name>>], end: &En
     }
 }
 
-/// Reads `source` to its end and hands each entry to `sink`, in the same order however many `workers` there are.
+/// Reads `source` to its end and hands each entry to `sink`, in the same order however many `workers` there are. More than
+/// a few do not help: one thread reads and writes for all.
 ///
 /// `progress` is called after each batch that was read.
 ///
@@ -173,7 +205,7 @@ pub fn run<S: Source>(
                     rows.learn(&job);
                     rows.put(engine.take())?;
                     rows.sink.tick()?;
-                    feed.spare.push(job.batch);
+                    feed.spare.push((job.batch, job.routes));
                 }
                 Ok(None) => break None,
                 Err(error) => break Some(error),
@@ -184,7 +216,7 @@ pub fn run<S: Source>(
         rows.put(engine.take())?;
         (engine.counts().clone(), failed)
     } else {
-        parallel(source, options, workers, &mut rows, &mut feed, &mut progress)?
+        parallel(source, options, workers.min(MOST_WORKERS), &mut rows, &mut feed, &mut progress)?
     };
     rows.finish()?;
     counts.entries = rows.entries;
@@ -199,10 +231,19 @@ pub fn run<S: Source>(
 }
 
 fn dissect(engine: &mut Engine, job: &Job) {
-    for frame in job.batch.frames() {
-        let Lane { link, tap } =
-            job.lanes.get(frame.interface as usize).copied().unwrap_or(Lane { link: u32::MAX, tap: 0 });
+    for (frame, Lane { link, tap }) in job.frames() {
         engine.frame(&frame, link, tap);
+    }
+}
+
+/// The same by the worker of that number, among several.
+fn dissect_own(engine: &mut Engine, job: &Job, own: u8) {
+    for ((frame, Lane { link, tap }), route) in job.frames().zip(&job.routes) {
+        if [own, EACH].contains(route) {
+            engine.frame(&frame, link, tap);
+        } else {
+            engine.pass(&frame);
+        }
     }
 }
 
@@ -211,7 +252,7 @@ fn dissect(engine: &mut Engine, job: &Job) {
 struct Feed {
     lanes: Arc<Vec<Lane>>,
     pods: Arc<Vec<String>>,
-    spare: Vec<Batch>,
+    spare: Vec<(Batch, Vec<u8>)>,
     last_frame: u64,
     dropped: Vec<u64>,
     flushed: u64,
@@ -219,7 +260,7 @@ struct Feed {
 
 impl Feed {
     fn read<S: Source>(&mut self, source: &mut S, options: &Options) -> Result<Option<Job>, Error> {
-        let mut batch = self.spare.pop().unwrap_or_default();
+        let (mut batch, routes) = self.spare.pop().unwrap_or_default();
         if !source.next_batch(&mut batch)? {
             return Ok(None);
         }
@@ -250,7 +291,7 @@ impl Feed {
         if let Some(last) = batch.frames.last() {
             self.last_frame = last.number;
         }
-        Ok(Some(Job { batch, lanes: Arc::clone(&self.lanes), pods: Arc::clone(&self.pods) }))
+        Ok(Some(Job { batch, routes, lanes: Arc::clone(&self.lanes), pods: Arc::clone(&self.pods) }))
     }
 }
 
@@ -269,7 +310,7 @@ struct Worker {
     results: Receiver<Vec<Produced>>,
 }
 
-/// Each worker sees all frames and dissects the flows of its shard; rows are merged batch by batch.
+/// Each worker dissects the flows of its shard; rows are merged batch by batch.
 fn parallel<S: Source>(
     source: &mut S,
     options: &Options,
@@ -290,7 +331,7 @@ fn parallel<S: Source>(
                 let mut engine = Engine::new(options, shard);
                 let mut last = 0;
                 for job in todo {
-                    dissect(&mut engine, &job);
+                    dissect_own(&mut engine, &job, index as u8);
                     last = job.batch.frames.last().map_or(last, |frame| frame.number);
                     drop(job);
                     if done.send(engine.take()).is_err() {
@@ -306,7 +347,8 @@ fn parallel<S: Source>(
         let mut under_way = std::collections::VecDeque::new();
         let failed = loop {
             match feed.read(source, options) {
-                Ok(Some(job)) => {
+                Ok(Some(mut job)) => {
+                    job.route(workers);
                     let job = Arc::new(job);
                     for worker in &channels {
                         // A worker only goes away when its results are no longer wanted.
@@ -324,7 +366,7 @@ fn parallel<S: Source>(
                 }
                 collect(&channels, rows)?;
                 if let Some(job) = job.and_then(Arc::into_inner) {
-                    feed.spare.push(job.batch);
+                    feed.spare.push((job.batch, job.routes));
                 }
                 rows.sink.tick()?;
             }
