@@ -50,13 +50,6 @@ impl Timestamp {
             )
         }
     }
-
-    /// The time of day alone, to the millisecond: `15:04:05.123` (UTC).
-    #[must_use]
-    pub fn time_of_day(self) -> String {
-        let (_, _, _, h, m, s, n) = self.civil();
-        format!("{h:02}:{m:02}:{s:02}.{:03}", n / 1_000_000)
-    }
 }
 
 /// RFC 3339 in UTC with nanoseconds.

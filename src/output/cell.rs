@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::entry::Endpoint;
+use crate::entry::{Endpoint, Timestamp};
 
 /// A number in decimal.
 pub(super) fn number(text: &mut String, mut number: u64) {
@@ -20,7 +20,22 @@ pub(super) fn number(text: &mut String, mut number: u64) {
             break;
         }
     }
-    text.extend(digits[start..].iter().copied().map(char::from));
+    text.push_str(str::from_utf8(&digits[start..]).unwrap_or_default());
+}
+
+/// The time of day (UTC), to the millisecond: `15:04:05.123`.
+pub(super) fn time_of_day(text: &mut String, time: Timestamp) {
+    let millis = time.0.div_euclid(1_000_000).rem_euclid(86_400_000).unsigned_abs();
+    let mut digits = *b"00:00:00.000";
+    let parts =
+        [(0, 2, millis / 3_600_000), (3, 2, millis / 60_000 % 60), (6, 2, millis / 1000 % 60), (9, 3, millis % 1000)];
+    for (start, count, mut number) in parts {
+        for digit in digits[start..start + count].iter_mut().rev() {
+            *digit += (number % 10) as u8;
+            number /= 10;
+        }
+    }
+    text.push_str(str::from_utf8(&digits).unwrap_or_default());
 }
 
 /// As [`Endpoint`] displays itself.
@@ -42,17 +57,24 @@ pub(super) fn endpoint(text: &mut String, end: &Endpoint) {
 }
 
 /// Nanoseconds as `87µs`, `1.2ms`, `3.4s`.
-#[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
 pub(super) fn latency(text: &mut String, nanos: i64) {
     let nanos = nanos.max(0).unsigned_abs();
     let (whole, unit) = match nanos {
-        1_000_000..10_000_000 => return write!(text, "{:.1}ms", nanos as f64 / 1e6).unwrap_or_default(),
-        1_000_000_000..100_000_000_000 => return write!(text, "{:.1}s", nanos as f64 / 1e9).unwrap_or_default(),
         0..1_000_000 => (nanos / 1000, "µs"),
+        1_000_000..10_000_000 => return tenths(text, (nanos + 50_000) / 100_000, "ms"),
         10_000_000..1_000_000_000 => (nanos / 1_000_000, "ms"),
+        1_000_000_000..100_000_000_000 => return tenths(text, (nanos + 50_000_000) / 100_000_000, "s"),
         _ => (nanos / 1_000_000_000, "s"),
     };
     number(text, whole);
+    text.push_str(unit);
+}
+
+/// So many tenths, as `1.2`, and a unit.
+fn tenths(text: &mut String, count: u64, unit: &str) {
+    number(text, count / 10);
+    text.push('.');
+    number(text, count % 10);
     text.push_str(unit);
 }
 
@@ -70,10 +92,7 @@ pub(super) fn size(text: &mut String, bytes: u64) {
     if bytes >> shift >= 10 || shift == 0 {
         number(text, rounded(bytes, shift));
     } else {
-        let tenths = rounded(bytes * 10, shift);
-        number(text, tenths / 10);
-        text.push('.');
-        number(text, tenths % 10);
+        return tenths(text, rounded(bytes * 10, shift), unit);
     }
     text.push_str(unit);
 }
@@ -151,6 +170,11 @@ mod tests {
         assert_eq!(times.map(|nanos| shown(latency, nanos)), ["87µs", "1.2ms", "56ms", "2.3s", "1000s"]);
         let sizes = [0, 840, 999, 1000, 1843, 10_752, 36_700_160, 5 << 50];
         assert_eq!(sizes.map(|bytes| shown(size, bytes)), ["0", "840", "999", "1.0K", "1.8K", "10K", "35M", "5120T"]);
+        let day = |seconds: i64| shown(time_of_day, Timestamp(seconds * 1_000_000_000 + 7_654_321));
+        assert_eq!(
+            [0, 86_399, 1_700_000_000, -1].map(day),
+            ["00:00:00.007", "23:59:59.007", "22:13:20.007", "23:59:59.007"]
+        );
         assert_eq!([0, 10, u64::MAX].map(|value| shown(number, value)), ["0", "10", "18446744073709551615"]);
     }
 

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 
-use super::cell::{cut, endpoint, latency, number, safe, size, spaces, width};
+use super::cell::{cut, endpoint, latency, number, safe, size, spaces, time_of_day, width};
 use crate::entry::{Endpoint, Entry, Half, JOINED, Timestamp};
 use crate::pipeline::Sink;
 
@@ -142,7 +142,7 @@ impl<W: Write> Table<W> {
             number(&mut cells.text, entry.id);
             cells.end();
         }
-        cells.text.push_str(&Timestamp(entry.time.0 + look.offset * 1_000_000_000).time_of_day());
+        time_of_day(&mut cells.text, Timestamp(entry.time.0 + look.offset * 1_000_000_000));
         cells.end();
         end(&mut cells.text, &entry.src, look);
         cells.end();
