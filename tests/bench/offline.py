@@ -51,6 +51,13 @@ def sniff(path, *more):
     return [measure.built(PLUGIN, "cargo build --release"), "--pcap", path, *more]
 
 
+# The plugin as krew installs it, linked with another C library; there once `make dist` has built it.
+STATIC = measure.TARGET / "x86_64-unknown-linux-musl" / "release" / "kubectl-sniff"
+
+# A long capture is so many times the same, so many seconds apart: after that nothing of a connection is remembered.
+TIMES, APART = 5, 200
+
+
 def best(commands, runs):
     """The quickest of some runs of each; in turns, so that a noisy moment meets all alike."""
     taken = collections.defaultdict(list)
@@ -97,6 +104,8 @@ def mixed():
     for form, words in {"": [], " -o wide": ["-o", "wide"], " -o json": ["-o", "json"]}.items():
         for count in cores:
             commands[f"kubectl sniff{form}, {count} core{'s' * (count > 1)}"] = (sniff(path, *words), count)
+    if STATIC.exists():
+        commands["kubectl sniff from krew, 1 core"] = ([STATIC, "--pcap", path], 1)
     commands["tshark -T fields, 1 core"] = (tshark(path), 1)
     with tempfile.TemporaryDirectory() as folder:
         if beat := packetbeat.reads(path, folder):
@@ -116,7 +125,23 @@ def mixed():
     if len(cores) > 1:
         one, two = (taken[f"kubectl sniff, {cores}"].elapsed for cores in ("1 core", "2 cores"))
         measure.note(f"two cores are {one / two:.2f} times as fast as one")
+    flat(path)
     checked(path, summary, megabytes)
+
+
+def flat(path):
+    """Memory does not grow with the length of a capture; fails if it does."""
+    say(f"  {TIMES} times the capture in a row")
+    with tempfile.TemporaryDirectory(dir=measure.TARGET / "bench") as folder:
+        parts = [f"{folder}/{part}.pcap" for part in range(TIMES)]
+        for part, shifted in enumerate(parts):
+            run([measure.need("editcap"), "-F", "pcap", "-t", str(part * APART), path, shifted])
+        long = f"{folder}/long.pcap"
+        run([measure.need("mergecap"), "-a", "-F", "pcap", "-w", long, *parts])
+        once, often = run(sniff(path)).peak, run(sniff(long)).peak
+    measure.note(f"peak memory: {once:.1f} MiB, and {often:.1f} MiB for a capture {TIMES} times as long")
+    if often > once * 1.2 + 2:
+        raise Failure(f"memory grows with the capture: {once:.1f} to {often:.1f} MiB")
 
 
 def checked(path, summary, megabytes):
