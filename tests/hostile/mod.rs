@@ -11,8 +11,9 @@ use kubectl_sniff::dissect::Descriptors;
 use crate::support::flow_script::{Script, Step};
 use crate::support::sniff::{Done, command};
 
-/// What the plugin may take, in MiB, whatever is in the capture. Two threads' stacks and batches are in it.
-const BOUND: usize = 96;
+/// What the plugin may take, in MiB, whatever is in the capture. Threads' stacks and batches are in it, and what its allocator
+/// sets aside.
+const BOUND: usize = 128;
 /// What it may take, in MiB, where a hundred thousand connections each have begun a message that never ends, all of them rows
 /// at the end.
 const BOUND_OF_BEGINNINGS: usize = 512;
