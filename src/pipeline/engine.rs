@@ -8,7 +8,7 @@ use super::Counts;
 use super::flow::{Context, Flow, Reassemble};
 use super::key::Key;
 use crate::capture::Frame;
-use crate::dissect::{Message, Options, Transport, is_server_port};
+use crate::dissect::{Options, Transport, is_server_port};
 use crate::entry::{Entry, Timestamp};
 use crate::flow::decode::{Decoder, Undecoded};
 use crate::flow::reassembly::Stamp;
@@ -75,20 +75,14 @@ pub struct Produced {
 
 /// Turns frames into entries. Time comes from frames only: the same frames give the same entries.
 pub struct Engine {
-    options: Options,
     shard: Shard,
     decoder: Decoder,
     /// Boxed, so that the table is small enough to grow and to be swept.
     flows: HashMap<Key, Box<Flow>>,
+    context: Context,
     max_flows: usize,
-    /// How many bytes of memory what waits takes, in all flows.
-    held: usize,
     max_held: usize,
     next_sweep: Timestamp,
-    now: Timestamp,
-    counts: Counts,
-    messages: Vec<Message>,
-    out: Vec<Produced>,
 }
 
 impl Engine {
@@ -96,30 +90,33 @@ impl Engine {
     #[must_use]
     pub fn new(options: Options, shard: Shard) -> Self {
         Self {
-            options,
             shard,
             decoder: Decoder::default(),
             flows: HashMap::new(),
+            context: Context {
+                options,
+                counts: Counts::default(),
+                messages: Vec::new(),
+                out: Vec::new(),
+                held: 0,
+                now: Timestamp::default(),
+                frame: 0,
+            },
             max_flows: MAX_FLOWS / shard.count.max(1) as usize,
-            held: 0,
             max_held: MIN_HELD.max(MAX_HELD / shard.count.max(1) as usize),
             next_sweep: Timestamp(i64::MIN),
-            now: Timestamp::default(),
-            counts: Counts::default(),
-            messages: Vec::new(),
-            out: Vec::new(),
         }
     }
 
     /// What was counted so far.
     #[must_use]
     pub fn counts(&self) -> &Counts {
-        &self.counts
+        &self.context.counts
     }
 
     /// Takes the entries that came out since the last call.
     pub fn take(&mut self) -> Vec<Produced> {
-        std::mem::take(&mut self.out)
+        std::mem::take(&mut self.context.out)
     }
 
     /// Takes one frame, captured at `tap` (a pod; 0 where pods are not known) on an interface of link type `link`.
@@ -129,10 +126,11 @@ impl Engine {
         let packet = match self.decoder.decode(link, frame.data, frame.len, frame.time) {
             Ok(packet) => packet,
             Err(why) => {
+                let counts = &mut self.context.counts;
                 *match why {
-                    Undecoded::NotIp => &mut self.counts.not_ip,
-                    Undecoded::Link => &mut self.counts.unknown_link,
-                    Undecoded::Malformed => &mut self.counts.malformed,
+                    Undecoded::NotIp => &mut counts.not_ip,
+                    Undecoded::Link => &mut counts.unknown_link,
+                    Undecoded::Malformed => &mut counts.malformed,
                     Undecoded::Fragment => return,
                 } += 1;
                 return;
@@ -151,167 +149,135 @@ impl Engine {
         if !self.shard.has(&key) {
             return;
         }
-        let mut context = Context {
-            options: &self.options,
-            counts: &mut self.counts,
-            messages: &mut self.messages,
-            out: &mut self.out,
-            held: &mut self.held,
-            now: self.now,
-            frame: frame.number,
-        };
-        let flows = &mut self.flows;
+        let Self { flows, context: cx, .. } = self;
         // A fault in a dissector costs its flow, not the capture. What it may have left half done goes with the flow.
         let outcome = catch_unwind(AssertUnwindSafe(|| match payload {
-            Payload::Tcp(segment) => tcp(flows, key, side, &segment, stamp, &mut context),
-            Payload::Udp { data, .. } => datagram(flows, key, side, Transport::Udp, data, stamp, &mut context),
-            Payload::Sctp { chunks, .. } => sctp(flows, key, side, chunks, stamp, &mut context),
-            Payload::Icmp { data, .. } => datagram(flows, key, side, Transport::Icmp, data, stamp, &mut context),
+            Payload::Tcp(segment) => tcp(flows, key, side, &segment, stamp, cx),
+            Payload::Udp { data, .. } => datagram(flows, key, side, Transport::Udp, data, stamp, cx),
+            Payload::Sctp { chunks, .. } => sctp(flows, key, side, chunks, stamp, cx),
+            Payload::Icmp { data, .. } => datagram(flows, key, side, Transport::Icmp, data, stamp, cx),
             Payload::Other(_) => {}
         }));
         if outcome.is_err() {
-            if let Some(flow) = self.flows.remove(&key) {
-                self.held -= flow.held;
+            if let Some(flow) = flows.remove(&key) {
+                cx.held -= flow.held;
             }
-            self.messages.clear();
-            self.counts.faults += 1;
+            cx.messages.clear();
+            cx.counts.faults += 1;
         }
-        if self.held > self.max_held {
-            self.relieve(frame.number);
+        if cx.held > self.max_held {
+            self.relieve();
         }
     }
 
     /// Takes notice of a frame that is of another shard, without looking at its bytes.
     pub fn pass(&mut self, frame: &Frame<'_>) {
-        self.counts.packets += 1;
-        self.counts.bytes += frame.data.len() as u64;
-        self.counts.cut += u64::from((frame.data.len() as u64) < u64::from(frame.len));
-        self.now = frame.time;
+        let cx = &mut self.context;
+        cx.counts.packets += 1;
+        cx.counts.bytes += frame.data.len() as u64;
+        cx.counts.cut += u64::from((frame.data.len() as u64) < u64::from(frame.len));
+        cx.now = frame.time;
+        cx.frame = frame.number;
         if frame.time >= self.next_sweep || self.flows.len() >= self.max_flows {
-            self.sweep(frame);
+            self.sweep();
         }
     }
 
     /// There are new keys: flows that waited for them go on.
     pub fn rekey(&mut self, last_frame: u64) {
-        let mut waiting: Vec<_> = self.flows.values_mut().filter(|flow| flow.is_waiting()).collect();
+        let Self { flows, context: cx, .. } = self;
+        cx.frame = last_frame;
+        let mut waiting: Vec<_> = flows.values_mut().filter(|flow| flow.is_waiting()).collect();
         waiting.sort_unstable_by_key(|flow| flow.first_frame);
-        let mut context = Context {
-            options: &self.options,
-            counts: &mut self.counts,
-            messages: &mut self.messages,
-            out: &mut self.out,
-            held: &mut self.held,
-            now: self.now,
-            frame: last_frame,
-        };
         for flow in waiting {
             let outcome = catch_unwind(AssertUnwindSafe(|| {
-                flow.wake(&mut context);
-                flow.finish_if_over(&mut context);
-                flow.weigh(&mut context);
+                flow.wake(cx);
+                flow.finish_if_over(cx);
+                flow.weigh(cx);
             }));
             if outcome.is_err() {
                 flow.dissection = None;
-                flow.weigh(&mut context);
-                context.messages.clear();
-                context.counts.faults += 1;
+                flow.weigh(cx);
+                cx.messages.clear();
+                cx.counts.faults += 1;
             }
         }
     }
 
     /// Ends all flows: what stands open becomes entries.
     pub fn finish(&mut self, last_frame: u64) {
-        self.close(|_| true, last_frame);
-        self.counts.fragments = self.decoder.incomplete();
+        self.context.frame = last_frame;
+        self.close(|_| true);
+        self.context.counts.fragments = self.decoder.incomplete();
     }
 
     /// Closes quiet flows, and the quietest where there are too many.
-    fn sweep(&mut self, frame: &Frame<'_>) {
-        let now = frame.time;
+    fn sweep(&mut self) {
+        let now = self.context.now;
         self.next_sweep = Timestamp(now.0.saturating_add(SWEEP_EVERY));
-        if self.options.flows {
-            self.give_up(now, frame.number);
+        if self.context.options.flows {
+            self.give_up();
         }
-        self.close(
-            |flow| {
-                let idle = now.since(flow.last_seen);
-                match flow.key.transport {
-                    TCP if flow.reassembly.is_over() => idle > TCP_LINGER,
-                    TCP | SCTP => idle > TCP_IDLE,
-                    _ => idle > DATAGRAM_IDLE,
-                }
-            },
-            frame.number,
-        );
+        self.close(|flow| {
+            let idle = now.since(flow.last_seen);
+            match flow.key.transport {
+                TCP if flow.reassembly.is_over() => idle > TCP_LINGER,
+                TCP | SCTP => idle > TCP_IDLE,
+                _ => idle > DATAGRAM_IDLE,
+            }
+        });
         if self.flows.len() >= self.max_flows {
             let mut seen: Vec<_> = self.flows.values().map(|flow| (flow.last_seen, flow.first_frame)).collect();
             let (_, limit, _) = seen.select_nth_unstable(self.max_flows / 8);
             let limit = *limit;
             let before = self.flows.len();
-            self.close(|flow| (flow.last_seen, flow.first_frame) < limit, frame.number);
-            self.counts.evicted += (before - self.flows.len()) as u64;
+            self.close(|flow| (flow.last_seen, flow.first_frame) < limit);
+            self.context.counts.evicted += (before - self.flows.len()) as u64;
         }
     }
 
     /// Has the flows that hold most give it up, the oldest of equals first.
-    fn relieve(&mut self, frame: u64) {
-        let holds = self.flows.values().filter(|flow| flow.held > 0);
+    fn relieve(&mut self) {
+        let Self { flows, context: cx, max_held, .. } = self;
+        let holds = flows.values().filter(|flow| flow.held > 0);
         let mut holders: Vec<_> = holds.map(|flow| (flow.held, flow.first_frame, flow.key)).collect();
         holders.sort_unstable_by_key(|(held, first_frame, _)| (std::cmp::Reverse(*held), *first_frame));
-        let enough = self.max_held / 4 * 3;
+        let enough = *max_held / 4 * 3;
         for (_, _, key) in holders {
-            let mut context = Context {
-                options: &self.options,
-                counts: &mut self.counts,
-                messages: &mut self.messages,
-                out: &mut self.out,
-                held: &mut self.held,
-                now: self.now,
-                frame,
-            };
-            if let Some(flow) = self.flows.get_mut(&key) {
-                flow.relieve(&mut context);
+            if let Some(flow) = flows.get_mut(&key) {
+                flow.relieve(cx);
             }
-            self.counts.relieved += 1;
-            if self.held <= enough {
+            cx.counts.relieved += 1;
+            if cx.held <= enough {
                 break;
             }
         }
     }
 
     /// Makes rows of connections that were asked for in vain; they are remembered, as the SYN may come again.
-    fn give_up(&mut self, now: Timestamp, frame: u64) {
+    fn give_up(&mut self) {
+        let Self { flows, context: cx, .. } = self;
         let in_vain = |flow: &Flow| {
             let unanswered = flow.tally.as_ref().is_some_and(|tally| tally.is_unanswered(flow.client_side));
-            unanswered && now.since(flow.last_seen) > SYN_IDLE
+            unanswered && cx.now.since(flow.last_seen) > SYN_IDLE
         };
-        let mut given_up: Vec<_> = self.flows.values_mut().filter(|flow| in_vain(flow)).collect();
+        let mut given_up: Vec<_> = flows.values_mut().filter(|flow| in_vain(flow)).collect();
         given_up.sort_unstable_by_key(|flow| flow.first_frame);
         for flow in given_up {
-            let (order, ends) = ((frame, flow.first_frame), flow.key.ends(flow.client_side));
+            let (order, ends) = ((cx.frame, flow.first_frame), flow.key.ends(flow.client_side));
             if let Some(tally) = flow.tally.take() {
-                let entry = tally.entry(true, flow.client_side, ends, now, self.options.detail);
-                self.out.push(Produced { order, entry: Box::new(entry) });
+                let entry = tally.entry(true, flow.client_side, ends, cx.now, cx.options.detail);
+                cx.out.push(Produced { order, entry: Box::new(entry) });
             }
         }
     }
 
     /// Finishes and forgets the flows that `over` picks, oldest first.
-    fn close(&mut self, over: impl Fn(&Flow) -> bool, frame: u64) {
+    fn close(&mut self, over: impl Fn(&Flow) -> bool) {
         let mut closed: Vec<_> = self.flows.extract_if(|_, flow| over(flow)).map(|(_, flow)| flow).collect();
         closed.sort_unstable_by_key(|flow| flow.first_frame);
-        let mut context = Context {
-            options: &self.options,
-            counts: &mut self.counts,
-            messages: &mut self.messages,
-            out: &mut self.out,
-            held: &mut self.held,
-            now: self.now,
-            frame,
-        };
         for mut flow in closed {
-            flow.finish(&mut context);
+            flow.finish(&mut self.context);
         }
     }
 }
@@ -322,7 +288,7 @@ fn tcp(
     side: usize,
     segment: &Segment<'_>,
     stamp: Stamp,
-    cx: &mut Context<'_>,
+    cx: &mut Context,
 ) {
     let opens = segment.flags.syn && !segment.flags.ack;
     if opens
@@ -338,9 +304,9 @@ fn tcp(
         let (client_side, certain) = match (segment.flags.syn, segment.flags.ack) {
             (true, false) => (side, true),
             (true, true) => (1 - side, true),
-            _ => (guess_client(&key, side, cx.options), false),
+            _ => (guess_client(&key, side, &cx.options), false),
         };
-        Flow::new(key, client_side, certain, stamp, cx.options)
+        Flow::new(key, client_side, certain, stamp, &cx.options)
     });
     if opens {
         flow.syn = Some(segment.seq);
@@ -361,11 +327,11 @@ fn datagram(
     transport: Transport,
     data: &[u8],
     stamp: Stamp,
-    cx: &mut Context<'_>,
+    cx: &mut Context,
 ) {
     let flow = flows.entry(key).or_insert_with(|| {
         cx.counts.flows += 1;
-        Flow::new(key, first_client(&key, side), false, stamp, cx.options)
+        Flow::new(key, first_client(&key, side), false, stamp, &cx.options)
     });
     flow.last_seen = stamp.time;
     if let Some(tally) = &mut flow.tally {
@@ -376,7 +342,7 @@ fn datagram(
 }
 
 /// The chunks of an SCTP packet.
-fn sctp(flows: &mut HashMap<Key, Box<Flow>>, key: Key, side: usize, chunks: &[u8], stamp: Stamp, cx: &mut Context<'_>) {
+fn sctp(flows: &mut HashMap<Key, Box<Flow>>, key: Key, side: usize, chunks: &[u8], stamp: Stamp, cx: &mut Context) {
     let effect = sctp::effect(chunks);
     if effect.opens
         && let Some(mut flow) = flows.remove(&key)
@@ -386,7 +352,7 @@ fn sctp(flows: &mut HashMap<Key, Box<Flow>>, key: Key, side: usize, chunks: &[u8
     }
     let flow = flows.entry(key).or_insert_with(|| {
         cx.counts.flows += 1;
-        Flow::new(key, if effect.opens { side } else { first_client(&key, side) }, effect.opens, stamp, cx.options)
+        Flow::new(key, if effect.opens { side } else { first_client(&key, side) }, effect.opens, stamp, &cx.options)
     });
     flow.last_seen = stamp.time;
     let mut association = flow.association.take().unwrap_or_default();

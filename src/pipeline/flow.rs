@@ -51,15 +51,17 @@ pub(super) enum Reassemble<'a> {
 }
 
 /// What the handling of a flow needs of its engine.
-pub(super) struct Context<'a> {
-    pub options: &'a Options,
-    pub counts: &'a mut Counts,
-    pub messages: &'a mut Vec<Message>,
-    pub out: &'a mut Vec<Produced>,
+pub(super) struct Context {
+    pub options: Options,
+    pub counts: Counts,
+    /// Those that are not paired yet.
+    pub messages: Vec<Message>,
+    pub out: Vec<Produced>,
     /// How many bytes of memory what waits takes, in all flows.
-    pub held: &'a mut usize,
+    pub held: usize,
     /// The newest time of the capture.
     pub now: Timestamp,
+    /// The number of the frame at hand.
     pub frame: u64,
 }
 
@@ -82,16 +84,16 @@ impl Flow {
     }
 
     /// Looks how much waits now.
-    pub fn weigh(&mut self, cx: &mut Context<'_>) {
+    pub fn weigh(&mut self, cx: &mut Context) {
         let dissection = self.dissection.as_ref().map_or(0, |dissection| dissection.driver.held());
         let association = self.association.as_ref().map_or(0, |association| association.held());
         let held = self.reassembly.held() + association + dissection;
-        *cx.held = *cx.held - self.held + held;
+        cx.held = cx.held - self.held + held;
         self.held = held;
     }
 
     /// Gives up what waits.
-    pub fn relieve(&mut self, cx: &mut Context<'_>) {
+    pub fn relieve(&mut self, cx: &mut Context) {
         if let Some(association) = &mut self.association {
             association.relieve();
         }
@@ -104,7 +106,7 @@ impl Flow {
     }
 
     /// Dissects what comes out of reassembly.
-    pub fn reassemble(&mut self, by: Reassemble<'_>, cx: &mut Context<'_>) {
+    pub fn reassemble(&mut self, by: Reassemble<'_>, cx: &mut Context) {
         let Self { key, reassembly, dissection, client_side, certain, first_frame, .. } = self;
         let mut dissect = |side, piece: Piece<'_>| {
             let direction = if side == *client_side { Direction::ToServer } else { Direction::ToClient };
@@ -122,7 +124,7 @@ impl Flow {
                     hint: None,
                     depth: 0,
                 };
-                Dissection::new(delivery, cx.options)
+                Dissection::new(delivery, &cx.options)
             });
             dissection.piece(key, *client_side, *first_frame, direction, piece, cx);
         };
@@ -134,7 +136,7 @@ impl Flow {
     }
 
     /// Dissects one datagram, or one message of SCTP.
-    pub fn datagram(&mut self, side: usize, transport: Transport, data: &[u8], stamp: Stamp, cx: &mut Context<'_>) {
+    pub fn datagram(&mut self, side: usize, transport: Transport, data: &[u8], stamp: Stamp, cx: &mut Context) {
         let Self { key, client_side, certain, first_frame, dissection, .. } = self;
         let direction = if side == *client_side { Direction::ToServer } else { Direction::ToClient };
         let dissection = dissection.get_or_insert_with(|| {
@@ -142,15 +144,15 @@ impl Flow {
             let addresses = [client.ip, server.ip];
             let (port, certain) = (server.port, *certain);
             let delivery = Delivery { transport, port, start: true, certain, addresses, hint: None, depth: 0 };
-            Dissection::new(delivery, cx.options)
+            Dissection::new(delivery, &cx.options)
         });
         dissection.piece(key, *client_side, *first_frame, direction, Piece::Chunk(data, stamp), cx);
     }
 
     /// Goes on with what waited for something else than bytes, which may have come.
-    pub fn wake(&mut self, cx: &mut Context<'_>) {
+    pub fn wake(&mut self, cx: &mut Context) {
         let Some(dissection) = &mut self.dissection else { return };
-        dissection.driver.wake(cx.options, cx.messages);
+        dissection.driver.wake(&cx.options, &mut cx.messages);
         dissection.settle(&self.key, self.client_side, self.first_frame, None, cx);
     }
 
@@ -159,18 +161,18 @@ impl Flow {
         self.dissection.as_ref().is_some_and(|dissection| dissection.driver.is_waiting())
     }
 
-    pub fn finish_if_over(&mut self, cx: &mut Context<'_>) {
+    pub fn finish_if_over(&mut self, cx: &mut Context) {
         if self.reassembly.is_over() && !self.is_waiting() {
             self.finish(cx);
         }
     }
 
     /// Hands on everything that still waits, and forgets all but that the flow was there.
-    pub fn finish(&mut self, cx: &mut Context<'_>) {
+    pub fn finish(&mut self, cx: &mut Context) {
         // What waited for bytes that never came may be all that the flow has.
         self.reassemble(Reassemble::Finish, cx);
         let dissection = self.dissection.take();
-        *cx.held -= std::mem::take(&mut self.held);
+        cx.held -= std::mem::take(&mut self.held);
         let tally = self.tally.take();
         let Self { key, client_side, first_frame, certain, .. } = self;
         let order = (cx.frame, *first_frame);
@@ -205,14 +207,14 @@ impl Dissection {
     }
 
     /// Ends both directions. True if a protocol was found that the bytes did not contradict, or that made rows before.
-    fn finish(&mut self, key: &Key, client_side: usize, first_frame: u64, cx: &mut Context<'_>) -> bool {
-        self.driver.finish(cx.options, cx.messages);
+    fn finish(&mut self, key: &Key, client_side: usize, first_frame: u64, cx: &mut Context) -> bool {
+        self.driver.finish(&cx.options, &mut cx.messages);
         self.settle(key, client_side, first_frame, None, cx);
         let order = (cx.frame, first_frame);
         let ends = self.ends(key, client_side);
         let Self { driver, pairer, rows, .. } = self;
         let before = cx.out.len();
-        pairer.finish(&ends, &mut |entry| produce(driver, order, entry, cx.out));
+        pairer.finish(&ends, &mut |entry| produce(driver, order, entry, &mut cx.out));
         *rows += cx.out.len() - before;
         let outcome = driver.outcome();
         cx.counts.unknown_flows += u64::from(outcome.unknown);
@@ -223,9 +225,9 @@ impl Dissection {
     }
 
     /// Gives up what waits for more bytes.
-    fn relieve(&mut self, key: &Key, client_side: usize, first_frame: u64, cx: &mut Context<'_>) {
+    fn relieve(&mut self, key: &Key, client_side: usize, first_frame: u64, cx: &mut Context) {
         for direction in [Direction::ToServer, Direction::ToClient] {
-            let lost = self.driver.relieve(direction, cx.options, cx.messages);
+            let lost = self.driver.relieve(direction, &cx.options, &mut cx.messages);
             if let (Some(_), Some(broken)) = (lost, self.broken.get_mut(direction.index())) {
                 *broken = true;
             }
@@ -245,34 +247,27 @@ impl Dissection {
         first_frame: u64,
         direction: Direction,
         piece: Piece<'_>,
-        cx: &mut Context<'_>,
+        cx: &mut Context,
     ) {
         let mut lost = None;
         match piece {
-            Piece::Chunk(data, stamp) => self.driver.data(direction, data, stamp, cx.options, cx.messages),
+            Piece::Chunk(data, stamp) => self.driver.data(direction, data, stamp, &cx.options, &mut cx.messages),
             Piece::Gap(len) => {
                 cx.counts.gaps += 1;
                 cx.counts.gap_bytes += len;
                 if let Some(broken) = self.broken.get_mut(direction.index()) {
                     *broken = true;
                 }
-                lost = self.driver.gap(direction, len, cx.options, cx.messages);
+                lost = self.driver.gap(direction, len, &cx.options, &mut cx.messages);
             }
-            Piece::End => self.driver.close(direction, false, cx.options, cx.messages),
-            Piece::Cut => self.driver.close(direction, true, cx.options, cx.messages),
+            Piece::End => self.driver.close(direction, false, &cx.options, &mut cx.messages),
+            Piece::Cut => self.driver.close(direction, true, &cx.options, &mut cx.messages),
         }
         self.settle(key, client_side, first_frame, lost, cx);
     }
 
     /// Pairs the messages that came out; `lost`: those of this direction may be missing.
-    fn settle(
-        &mut self,
-        key: &Key,
-        client_side: usize,
-        first_frame: u64,
-        lost: Option<Direction>,
-        cx: &mut Context<'_>,
-    ) {
+    fn settle(&mut self, key: &Key, client_side: usize, first_frame: u64, lost: Option<Direction>, cx: &mut Context) {
         if cx.messages.is_empty() && lost.is_none() {
             return;
         }
@@ -280,8 +275,9 @@ impl Dissection {
         let order = (cx.frame, first_frame);
         let repeats = self.driver.repeats();
         let Self { driver, pairer, broken, rows } = self;
-        let before = cx.out.len();
-        for message in cx.messages.drain(..) {
+        let Context { messages, out, .. } = cx;
+        let before = out.len();
+        for message in messages.drain(..) {
             let protocol = driver.row_protocol(&message);
             let sender = if driver.reversed() { message.direction.reverse() } else { message.direction };
             if message.role == Role::Lost
@@ -290,13 +286,12 @@ impl Dissection {
                 *broken = true;
             }
             let broken = broken.get(sender.index()) == Some(&true);
-            pairer
-                .message(protocol, repeats, broken, message, &ends, &mut |entry| produce(driver, order, entry, cx.out));
+            pairer.message(protocol, repeats, broken, message, &ends, &mut |entry| produce(driver, order, entry, out));
         }
         if let Some(direction) = lost {
-            pairer.gap(direction, &ends, &mut |entry| produce(driver, order, entry, cx.out));
+            pairer.gap(direction, &ends, &mut |entry| produce(driver, order, entry, out));
         }
-        *rows += cx.out.len() - before;
+        *rows += out.len() - before;
     }
 }
 
