@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::Counts;
 use super::flow::{Context, Flow, Reassemble};
@@ -99,6 +99,7 @@ impl Engine {
                 messages: Vec::new(),
                 out: Vec::new(),
                 held: 0,
+                waiting: HashSet::new(),
                 now: Timestamp::default(),
                 frame: 0,
             },
@@ -162,6 +163,7 @@ impl Engine {
             if let Some(flow) = flows.remove(&key) {
                 cx.held -= flow.held;
             }
+            cx.waiting.remove(&key);
             cx.messages.clear();
             cx.counts.faults += 1;
         }
@@ -183,13 +185,26 @@ impl Engine {
         }
     }
 
+    /// Where there are flows that wait for keys, by tap, and when the last packet of one of them came.
+    #[must_use]
+    pub fn waiting(&self) -> HashMap<u32, Timestamp> {
+        let mut waiting = HashMap::new();
+        for flow in self.context.waiting.iter().filter_map(|key| self.flows.get(key)) {
+            let last = waiting.entry(flow.key.tap).or_insert(flow.last_seen);
+            *last = flow.last_seen.max(*last);
+        }
+        waiting
+    }
+
     /// There are new keys: flows that waited for them go on.
     pub fn rekey(&mut self, last_frame: u64) {
         let Self { flows, context: cx, .. } = self;
         cx.frame = last_frame;
-        let mut waiting: Vec<_> = flows.values_mut().filter(|flow| flow.is_waiting()).collect();
-        waiting.sort_unstable_by_key(|flow| flow.first_frame);
-        for flow in waiting {
+        let first_frame = |key: &Key| flows.get(key).map(|flow| flow.first_frame);
+        let mut waiting: Vec<_> = cx.waiting.iter().map(|key| (first_frame(key), *key)).collect();
+        waiting.sort_unstable_by_key(|(first_frame, _)| *first_frame);
+        for (_, key) in waiting {
+            let Some(flow) = flows.get_mut(&key) else { continue };
             let outcome = catch_unwind(AssertUnwindSafe(|| {
                 flow.wake(cx);
                 flow.finish_if_over(cx);

@@ -1,5 +1,7 @@
 //! One flow in the engine: reassembled, dissected and paired.
 
+use hashbrown::HashSet;
+
 use super::Counts;
 use super::engine::{Produced, TCP, UDP};
 use super::key::Key;
@@ -26,8 +28,9 @@ pub(super) struct Flow {
     pub dissection: Option<Box<Dissection>>,
     /// If it may become a row of its own; gone when it did.
     pub tally: Option<Box<Tally>>,
-    /// How many bytes of memory what waits took when it was last looked at.
+    /// How many bytes of memory what waits took when it was last looked at, and whether it waited for something else.
     pub held: usize,
+    waits: bool,
 }
 
 pub(super) struct Dissection {
@@ -59,6 +62,8 @@ pub(super) struct Context {
     pub out: Vec<Produced>,
     /// How many bytes of memory what waits takes, in all flows.
     pub held: usize,
+    /// Flows whose bytes wait for something else than bytes.
+    pub waiting: HashSet<Key>,
     /// The newest time of the capture.
     pub now: Timestamp,
     /// The number of the frame at hand.
@@ -80,16 +85,25 @@ impl Flow {
             dissection: None,
             tally: row.then(Box::default),
             held: 0,
+            waits: false,
         })
     }
 
-    /// Looks how much waits now.
+    /// Looks how much waits now, and for what.
     pub fn weigh(&mut self, cx: &mut Context) {
         let dissection = self.dissection.as_ref().map_or(0, |dissection| dissection.driver.held());
         let association = self.association.as_ref().map_or(0, |association| association.held());
         let held = self.reassembly.held() + association + dissection;
         cx.held = cx.held - self.held + held;
         self.held = held;
+        let waits = self.is_waiting();
+        if waits != std::mem::replace(&mut self.waits, waits) {
+            if waits {
+                cx.waiting.insert(self.key)
+            } else {
+                cx.waiting.remove(&self.key)
+            };
+        }
     }
 
     /// Gives up what waits.
@@ -157,7 +171,7 @@ impl Flow {
     }
 
     /// True while its bytes wait for something else than bytes.
-    pub fn is_waiting(&self) -> bool {
+    fn is_waiting(&self) -> bool {
         self.dissection.as_ref().is_some_and(|dissection| dissection.driver.is_waiting())
     }
 
@@ -173,6 +187,9 @@ impl Flow {
         self.reassemble(Reassemble::Finish, cx);
         let dissection = self.dissection.take();
         cx.held -= std::mem::take(&mut self.held);
+        if std::mem::take(&mut self.waits) {
+            cx.waiting.remove(&self.key);
+        }
         let tally = self.tally.take();
         let Self { key, client_side, first_frame, certain, .. } = self;
         let order = (cx.frame, *first_frame);

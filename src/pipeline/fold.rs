@@ -9,12 +9,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::entry::{Entry, Hop, JOINED, Text, Timestamp};
 
 /// How long, in nanoseconds, one leg waits for the other: a sidecar passes on in a few milliseconds what it gets.
 const PATIENCE: i64 = 200_000_000;
+/// The same of the plain one, while a connection in its pod waits for keys: a key log that is followed is a second behind.
+const PATIENCE_FOR_KEYS: i64 = 3_000_000_000;
 /// The most legs that wait.
 const MAX_HELD: usize = 20_000;
 
@@ -89,9 +91,8 @@ impl Fold {
         self.folded
     }
 
-    /// Takes an entry at time `now` and hands on what is ready.
+    /// Takes an entry at time `now` and hands on its twin, or what may not wait.
     pub fn offer(&mut self, entry: Box<Entry>, now: Timestamp, out: &mut impl FnMut(Box<Entry>)) {
-        self.tick(now, out);
         let Some((key, leg)) = leg(&entry) else {
             out(entry);
             return;
@@ -117,12 +118,27 @@ impl Fold {
         self.next += 1;
     }
 
-    /// Hands on what has waited long enough.
-    pub fn tick(&mut self, now: Timestamp, out: &mut impl FnMut(Box<Entry>)) {
-        while let Some((number, _)) = self.held.first_key_value().filter(|(_, held)| now.since(held.since) > PATIENCE) {
-            let number = *number;
-            self.take(number).into_iter().for_each(&mut *out);
+    /// Hands on what has waited long enough. `keyless` tells when the last packet came of connections that wait for keys, by
+    /// the tap where they are.
+    pub fn tick(&mut self, now: Timestamp, keyless: &HashMap<u32, Timestamp>, out: &mut impl FnMut(Box<Entry>)) {
+        // Where one stays, those after it do, so that they keep their order.
+        let mut stays = HashSet::new();
+        let mut over = Vec::new();
+        for (number, held) in &self.held {
+            let waited = now.since(held.since);
+            if waited <= PATIENCE {
+                break;
+            }
+            let tap = held.key.tap;
+            // Its twin has packets since it was asked.
+            let has_twin = keyless.get(&tap).is_some_and(|last| *last >= held.entry.time) || stays.contains(&tap);
+            if held.leg == Leg::Plain && has_twin && waited <= PATIENCE_FOR_KEYS {
+                stays.insert(tap);
+            } else {
+                over.push(*number);
+            }
         }
+        over.into_iter().filter_map(|number| self.take(number)).for_each(out);
     }
 
     /// Hands on all that is held.
@@ -185,6 +201,7 @@ mod tests {
         let mut rows = Vec::new();
         for entry in entries {
             let now = entry.response.as_ref().map_or(entry.time, |half| half.time);
+            fold.tick(now, &HashMap::new(), &mut |entry| rows.push(entry.hops.len()));
             fold.offer(Box::new(entry), now, &mut |entry| rows.push(entry.hops.len()));
         }
         fold.finish(&mut |entry| rows.push(entry.hops.len()));
@@ -196,6 +213,32 @@ mod tests {
         assert_eq!(run(vec![leg(false, 2, 8), leg(true, 1, 9)]), [1]);
         assert_eq!(run(vec![leg(true, 2, 8), leg(false, 1, 9)]), [1]);
         assert_eq!(run(vec![leg(true, 2, 8), leg(true, 3, 8), leg(false, 1, 9), leg(false, 1, 9)]), [1, 1]);
+    }
+
+    #[test]
+    fn a_plain_leg_waits_for_the_keys_of_its_twin_and_no_longer() {
+        let ms = |ms: i64| Timestamp(ms * 1_000_000);
+        let late = PATIENCE_FOR_KEYS / 1_000_000;
+        let other = || Entry { tap: 2, ..leg(true, 1, 9) };
+        // (when, connections without keys by tap and last packet, rows that are out by then)
+        for (at, keyless, expected) in [
+            (100, vec![], 0),
+            (300, vec![], 3),
+            (300, vec![(1, ms(0))], 3),
+            (300, vec![(1, ms(8))], 1),
+            (late, vec![(1, ms(8))], 1),
+            (late + 10, vec![(1, ms(8))], 3),
+        ] {
+            let mut fold = Fold::default();
+            let mut rows = Vec::new();
+            for entry in [leg(true, 1, 9), leg(true, 20, 30), other()] {
+                fold.offer(Box::new(entry), ms(9), &mut |entry| rows.push(entry.tap));
+            }
+            fold.tick(ms(at), &keyless.iter().copied().collect(), &mut |entry| rows.push(entry.tap));
+            assert_eq!(rows.len(), expected, "{at} {keyless:?}");
+            fold.offer(Box::new(leg(false, 2, 8)), ms(at), &mut |entry| rows.push(entry.hops.len() as u32));
+            assert_eq!(rows.len(), expected + usize::from(expected < 3), "{at} {keyless:?}");
+        }
     }
 
     #[test]

@@ -168,7 +168,8 @@ impl<'a> Live<'a> {
     }
 
     fn rows(&mut self, now: Timestamp) -> io::Result<()> {
-        let may_decrypt = !self.keys.is_empty();
+        let keyless = self.engine.waiting();
+        let may_decrypt = !self.keys.is_empty() || !keyless.is_empty();
         let mut folded = Vec::new();
         for produced in self.engine.take() {
             let mut entry = produced.entry;
@@ -180,14 +181,14 @@ impl<'a> Live<'a> {
                     _ => self.names.resolve(end.ip, end.port),
                 };
             }
-            // Without keys there is no twin to wait for.
+            // Without keys, and anything that waits for them, there is no twin to wait for.
             if may_decrypt {
                 self.fold.offer(entry, now, &mut |entry| folded.push(entry));
             } else {
                 folded.push(entry);
             }
         }
-        self.fold.tick(now, &mut |entry| folded.push(entry));
+        self.fold.tick(now, &keyless, &mut |entry| folded.push(entry));
         let mut ready = Vec::new();
         for entry in folded {
             let views = self.views(&entry);

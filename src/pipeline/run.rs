@@ -126,6 +126,7 @@ impl Rows<'_> {
             if self.keys.is_empty() {
                 ready.push(entry);
             } else {
+                self.fold.tick(now, &HashMap::new(), &mut |entry| ready.push(entry));
                 self.fold.offer(entry, now, &mut |entry| ready.push(entry));
             }
         }
