@@ -12,11 +12,13 @@ pub(in crate::dissect) const HEADER: usize = 4;
 
 /// Types of handshake messages.
 pub(in crate::dissect) mod kind {
+    pub const HELLO_REQUEST: u8 = 0;
     pub const CLIENT_HELLO: u8 = 1;
     pub const SERVER_HELLO: u8 = 2;
     pub const END_OF_EARLY_DATA: u8 = 5;
     pub const ENCRYPTED_EXTENSIONS: u8 = 8;
     pub const CERTIFICATE: u8 = 11;
+    pub const CLIENT_KEY_EXCHANGE: u8 = 16;
     pub const FINISHED: u8 = 20;
     pub const KEY_UPDATE: u8 = 24;
 }

@@ -1,4 +1,5 @@
-//! Secrets of TLS and QUIC connections, as key logs have them (the format of `SSLKEYLOGFILE`, RFC 9850).
+//! Secrets of TLS and QUIC connections, as key logs have them (the format of `SSLKEYLOGFILE`, RFC 9850). Older ones have premaster
+//! secrets, which NSS and Wireshark know as `RSA` and `PMS_CLIENT_RANDOM`.
 //!
 //! One store serves all engines and may be filled while they run: a key log grows, and a capture may bring keys of its own.
 
@@ -16,6 +17,8 @@ use crate::entry::Timestamp;
 const MAX_CONNECTIONS: usize = 500_000;
 /// The longest secret: one of SHA-512's length.
 const MAX_SECRET: usize = 64;
+/// The longest premaster secret: one of Diffie-Hellman with 8192 bits.
+const MAX_PREMASTER: usize = 1024;
 
 /// The most connections whose records wait for keys at the same time.
 const MAX_WAITING: usize = 1024;
@@ -28,6 +31,10 @@ const PROBES: [&str; 4] = ["uprobe:openssl", "uprobe:boringssl", "uprobe:gnutls"
 
 /// What names a connection: the random of its `ClientHello`.
 pub(in crate::dissect) type Random = [u8; 32];
+
+/// What names a premaster secret of TLS 1.2 or older beside that: how it starts as its client has sent it, encrypted with
+/// the server's RSA key.
+pub(in crate::dissect) type EncryptedStart = [u8; 8];
 
 /// The labels of secrets that decrypt something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +132,9 @@ struct Known {
     connections: HashMap<Random, Arc<Secrets>>,
     /// In the order in which they came.
     order: VecDeque<Random>,
+    /// Premaster secrets, by the random or the start of their encrypted form; as many as connections, and in order.
+    premasters: HashMap<Box<[u8]>, Box<[u8]>>,
+    premaster_order: VecDeque<Box<[u8]>>,
     /// Those that were asked for since growing began.
     used: HashSet<Random>,
     /// Of these, those with secrets that nobody has taken yet.
@@ -186,6 +196,23 @@ impl Keys {
         self.known.read().unwrap_or_else(PoisonError::into_inner).connections.get(random).cloned()
     }
 
+    /// The premaster secret of the connection whose client chose that random, and sent it as something that starts so.
+    pub(in crate::dissect) fn premaster(
+        &self,
+        random: &Random,
+        encrypted: Option<&EncryptedStart>,
+    ) -> Option<Box<[u8]>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let by = |name: &[u8]| known.premasters.get(name);
+        by(random).or_else(|| by(encrypted?)).cloned()
+    }
+
+    /// Takes the master secret that a premaster secret of its log came to.
+    pub(in crate::dissect) fn derived(&self, random: &Random, master: &[u8]) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.set(*random, Label::Master, master, KEYLOG);
+    }
+
     /// The secrets that decrypt what was seen, as lines of a key log: those that are new since the last call.
     pub fn take_used(&self) -> String {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
@@ -244,12 +271,33 @@ impl Drop for Waiting {
 }
 
 impl Known {
-    /// One line: label, client random, secret. None if it brings nothing new.
+    /// One line: label, what names it, secret. None if it brings nothing new.
     fn line(&mut self, line: &[u8], origin: &'static str) -> Option<()> {
         let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
-        let label = Label::parse(words.next()?)?;
-        let random: Random = unhex(words.next()?)?.try_into().ok()?;
+        let (label, name) = (words.next()?, unhex(words.next()?)?);
         let secret = unhex(words.next()?).filter(|secret| !secret.is_empty())?;
+        match (label, name.len()) {
+            ("RSA", 8) | ("PMS_CLIENT_RANDOM", 32) => self.set_premaster(&name, &secret),
+            _ if secret.len() > MAX_SECRET => None,
+            _ => self.set(name.try_into().ok()?, Label::parse(label)?, &secret, origin),
+        }
+    }
+
+    /// The same for a premaster secret.
+    fn set_premaster(&mut self, name: &[u8], secret: &[u8]) -> Option<()> {
+        match self.premasters.insert(name.into(), secret.into()) {
+            Some(before) => return (*before != *secret).then_some(()),
+            None => self.premaster_order.push_back(name.into()),
+        }
+        if self.premasters.len() > MAX_CONNECTIONS
+            && let Some(oldest) = self.premaster_order.pop_front()
+        {
+            self.premasters.remove(&oldest);
+        }
+        Some(())
+    }
+
+    fn set(&mut self, random: Random, label: Label, secret: &[u8], origin: &'static str) -> Option<()> {
         if !self.connections.contains_key(&random) {
             if self.connections.len() >= MAX_CONNECTIONS
                 && let Some(oldest) = self.order.pop_front()
@@ -260,7 +308,7 @@ impl Known {
             self.order.push_back(random);
         }
         let secrets = self.connections.entry(random).or_insert_with(|| Arc::new(Secrets::new(origin)));
-        if !Arc::make_mut(secrets).set(label, &secret) {
+        if !Arc::make_mut(secrets).set(label, secret) {
             return None;
         }
         if self.used.contains(&random) && !self.fresh.contains(&random) {
@@ -273,7 +321,7 @@ impl Known {
 /// Bytes of a secret or random from hex digits.
 fn unhex(digits: &str) -> Option<Vec<u8>> {
     let digits = digits.as_bytes();
-    if digits.len() > 2 * MAX_SECRET {
+    if digits.len() > 2 * MAX_PREMASTER {
         return None;
     }
     let (pairs, rest) = digits.as_chunks::<2>();
@@ -327,6 +375,29 @@ mod tests {
         saved.add(keys.take_used().as_bytes());
         let origin = |random: u8| saved.find(&[random; 32]).map(|secrets| secrets.origin);
         assert_eq!([1, 2, 3, 4].map(|random| origin(random).unwrap_or_default()), origins);
+    }
+
+    #[test]
+    fn what_a_premaster_secret_comes_to_is_told_in_its_place() {
+        let (random, start) = ([0xab; 32], [1; 8]);
+        let keys = Keys::default();
+        keys.grow();
+        let log = format!(
+            "RSA {} {}\nPMS_CLIENT_RANDOM {} {}\nRSA 01 02\nRSA {} 02\n",
+            "01".repeat(8),
+            "0f".repeat(48),
+            "ab".repeat(32),
+            "0e".repeat(1024),
+            "ab".repeat(32),
+        );
+        assert_eq!((keys.add(log.as_bytes()), keys.add(log.as_bytes())), (2, 0));
+        assert_eq!(keys.premaster(&random, Some(&start)).as_deref(), Some(&[0x0e; 1024][..]));
+        assert_eq!(keys.premaster(&[0; 32], Some(&start)).as_deref(), Some(&[0x0f; 48][..]));
+        assert!(keys.premaster(&[0; 32], Some(&[2; 8])).or(keys.premaster(&[0; 32], None)).is_none());
+        assert!(keys.find(&random).is_none());
+        keys.derived(&random, &[0x0d; 48]);
+        assert!(keys.find(&random).is_some());
+        assert_eq!(keys.take_used(), format!("CLIENT_RANDOM {} {}\n", "ab".repeat(32), "0d".repeat(48)));
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub(super) mod handshake;
 mod ja4;
 pub mod keys;
 mod opener;
+mod premaster;
 mod probe;
 mod record;
 mod row;
@@ -30,6 +31,7 @@ use crate::entry::{Direction, Text, Timestamp, Value};
 use extensions::EARLY_DATA;
 use handshake::{ClientHello, ServerHello, encrypted_extensions, kind};
 use keys::{Random, Waiting};
+use premaster::{Exchange, Transcript};
 use probe::is_v2_hello;
 pub(super) use record::Alert;
 use record::{Content, Header};
@@ -82,6 +84,9 @@ struct Tls {
     early: bool,
     /// What the server chose.
     choice: Option<Choice>,
+    /// What a master secret may depend on, until the client's part of it is there.
+    transcript: Option<Box<Transcript>>,
+    exchange: Option<Exchange>,
     /// What the application protocol negotiation came to.
     alpn: Option<&'static Protocol>,
     session: Option<Box<Session>>,
@@ -149,6 +154,7 @@ impl Dissector for Tls {
             // In TLS 1.3 it is there for the sake of old middleboxes only.
             Content::ChangeCipherSpec if self.choice.is_some() && !self.version_13 => {
                 self.side(direction).encrypted = true;
+                self.transcript = None;
                 if self.sides.iter().all(|side| side.encrypted) {
                     self.finish(cx);
                 }
@@ -288,7 +294,8 @@ impl Tls {
     fn unlock(&mut self, last: bool, cx: &mut Cx<'_>) {
         let (Some(random), Some(choice)) = (self.random, self.choice) else { return };
         let keys = &cx.options.keys;
-        let found = keys.find(&random);
+        let resolve = || self.exchange.as_ref()?.resolve(keys).and_then(|()| keys.find(&random));
+        let found = keys.find(&random).or_else(resolve);
         let may_grow = !last && !found.as_ref().is_some_and(|secrets| secrets.is_complete());
         if may_grow && self.waiting.is_none() {
             self.waiting = Waiting::new(keys, cx.now());
@@ -423,6 +430,12 @@ impl Tls {
 
     /// One whole handshake message.
     fn message(&mut self, direction: Direction, kind: u8, body: &[u8], since: (Timestamp, u64), cx: &mut Cx<'_>) {
+        if kind == kind::CLIENT_HELLO && self.session.is_none() && cx.options.keys.is_useful() {
+            self.transcript = Some(Box::default());
+        }
+        if let Some(transcript) = self.transcript.as_mut().filter(|_| kind != kind::HELLO_REQUEST) {
+            transcript.add(kind, body);
+        }
         match (kind, direction) {
             (kind::CLIENT_HELLO, Direction::ToServer) => {
                 let Ok(hello) = ClientHello::parse(body) else { return };
@@ -457,6 +470,14 @@ impl Tls {
                     Direction::ToClient => "certificates",
                 };
                 self.more.push((name.into(), Value::List(chain)));
+            }
+            (kind::CLIENT_KEY_EXCHANGE, Direction::ToServer) => {
+                if let (Some(transcript), Some(random), Some(choice)) =
+                    (self.transcript.take(), self.random, self.choice)
+                {
+                    self.exchange = Exchange::new(body, *transcript, random, &choice);
+                    self.unlock(false, cx);
+                }
             }
             (kind::END_OF_EARLY_DATA, Direction::ToServer) => {
                 if let Some(session) = &mut self.session {
@@ -508,5 +529,8 @@ impl Tls {
         self.alpn = hello.extensions.alpn().next().and_then(negotiated);
         self.answer(hello, since, cx);
         self.unlock(false, cx);
+        if self.version_13 || self.session.is_some() {
+            self.transcript = None;
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::extensions::{ENCRYPT_THEN_MAC, TRUNCATED_HMAC};
+use super::extensions::{ENCRYPT_THEN_MAC, EXTENDED_MASTER_SECRET, TRUNCATED_HMAC};
 use super::handshake::ServerHello;
 use super::keys::{Label, Random, Secrets};
 use super::opener::{Agreement, Draft, Opener};
@@ -27,7 +27,8 @@ pub(super) struct Choice {
     pub version: u16,
     pub modern: bool,
     pub suite: u16,
-    random: Random,
+    pub random: Random,
+    pub extended_master_secret: bool,
     compressed: bool,
     encrypt_then_mac: bool,
     truncated_hmac: bool,
@@ -40,6 +41,7 @@ impl Choice {
             modern: hello.is_13(),
             suite: hello.cipher_suite,
             random: hello.random.try_into().ok()?,
+            extended_master_secret: hello.extensions.get(EXTENDED_MASTER_SECRET).is_some(),
             compressed: hello.compression_method != 0,
             encrypt_then_mac: hello.extensions.get(ENCRYPT_THEN_MAC).is_some(),
             truncated_hmac: hello.extensions.get(TRUNCATED_HMAC).is_some(),
