@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use crate::support::dissect_file;
+use crate::support::jars::jars;
 
 use super::support::{Agent, Block, Killed, Net, binary_with_probes, exit_code, said, sh, until};
 
@@ -357,6 +358,34 @@ fn rows_say_which_library_has_given_the_keys() {
     let mut found: Vec<_> = rows.filter_map(|row| Some(format!("{} {}", row.decrypted?, row.target))).collect();
     found.sort();
     assert_eq!(found, wanted);
+}
+
+/// Java programs on netty have BoringSSL in a library that is unpacked, loaded and removed.
+#[test]
+fn a_server_on_netty_gives_its_keys() {
+    let net = Net::new();
+    let (pod, others) = (Processes::new(&net), Processes::new(&net));
+    let mut agent = pod.agent(1);
+    let mut java = pod.command("java");
+    java.arg("-cp").arg(jars("tests/agent/netty").join("*"));
+    java.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/agent/netty/Server.java")).arg("8447");
+    java.args(["crt", "key"].map(|part| format!("{}.{part}", pod.certificate.display())));
+    // More than the libraries that are there anyway.
+    let before = agent.told()["tls"]["files"].as_u64();
+    let _java = ready(java);
+    until("probes", || agent.told()["tls"]["files"].as_u64() > before);
+    let stream = agent.stream(&[]);
+    for version in ["1.2", "1.3"] {
+        let mut curl = others.command("curl");
+        curl.args(["-sk", "--http1.1", "--tls-max", version]);
+        let output = curl.arg(format!("https://127.0.0.1:8447/netty-{version}")).output().expect("curl runs");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("/netty-{version}"), "{}", said(&output));
+    }
+    assert_eq!(agent.told()["tls"]["unmatched"], 0);
+    agent.stop();
+    let path = stream.path.clone();
+    stream.end();
+    assert_eq!(asked(&path), ["/netty-1.2", "/netty-1.3"]);
 }
 
 #[test]

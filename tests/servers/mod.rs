@@ -4,8 +4,6 @@
 //! the demo shop do. `client.py` asks it with a library that people use, and tells of each request the row that it must
 //! have, by what the library returned or raised: see [`asked.py`](asked.py).
 
-mod kafka;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,6 +12,7 @@ use kube::api::LogParams;
 use serde_json::{Value, json};
 
 use crate::support::cluster::{Place, kubeconfig, soon_within};
+use crate::support::jars::jars;
 use crate::support::sniff::{Sniff, command, run};
 
 /// How long a server may take to start, and a client to ask, on a machine that does much else.
@@ -263,7 +262,7 @@ servers! {
         ..Server::new("unbound", 5353)
     };
     kafka: Server {
-        mounts: vec![kafka::programs(), "/etc/java-17-openjdk".into()],
+        mounts: vec![jars("tests/servers/kafka").display().to_string(), "/etc/java-17-openjdk".into()],
         ..Server::new("kafka", 9092)
     };
 }

@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod flow_script;
 #[cfg(feature = "cli")]
 pub mod from_node;
+pub mod jars;
 #[cfg(feature = "cli")]
 pub mod run;
 #[cfg(feature = "cli")]
