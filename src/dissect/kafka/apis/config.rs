@@ -1,8 +1,19 @@
 //! Settings and quotas.
 
 use crate::dissect::kafka::schema::{
-    Api, boolean, error, float64, int8, int32, list, resource_name, resource_type, text,
+    Api, Field, boolean, error, float64, int8, int32, list, resource_name, resource_type, text,
 };
+
+/// What became of each resource.
+const ALTERED: &[Field] = &[
+    int32("throttle_time_ms"),
+    list("responses").of(&[
+        error("error_code"),
+        text("error_message"),
+        resource_type("resource_type"),
+        resource_name("resource_name"),
+    ]),
+];
 
 pub(super) static DESCRIBE_CONFIGS: Api = Api {
     key: 32,
@@ -53,15 +64,7 @@ pub(super) static ALTER_CONFIGS: Api = Api {
         ]),
         boolean("validate_only"),
     ],
-    response: &[
-        int32("throttle_time_ms"),
-        list("responses").of(&[
-            error("error_code"),
-            text("error_message"),
-            resource_type("resource_type"),
-            resource_name("resource_name"),
-        ]),
-    ],
+    response: ALTERED,
 };
 
 pub(super) static INCREMENTAL_ALTER_CONFIGS: Api = Api {
@@ -77,15 +80,7 @@ pub(super) static INCREMENTAL_ALTER_CONFIGS: Api = Api {
         ]),
         boolean("validate_only"),
     ],
-    response: &[
-        int32("throttle_time_ms"),
-        list("responses").of(&[
-            error("error_code"),
-            text("error_message"),
-            resource_type("resource_type"),
-            resource_name("resource_name"),
-        ]),
-    ],
+    response: ALTERED,
 };
 
 pub(super) static DESCRIBE_CLIENT_QUOTAS: Api = Api {

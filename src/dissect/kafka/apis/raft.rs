@@ -1,8 +1,23 @@
 //! The metadata quorum (KRaft).
 
 use crate::dissect::kafka::schema::{
-    Api, boolean, error, int16, int32, int64, list, one, records, text, topic, uint16, uuid,
+    Api, Field, boolean, error, int16, int32, int64, list, one, records, text, topic, uint16, uuid,
 };
+
+/// What is answered when an epoch begins, and when it ends.
+const LEADERS: &[Field] = &[
+    error("error_code"),
+    list("topics").of(&[
+        topic("topic_name"),
+        list("partitions").of(&[
+            int32("partition_index"),
+            error("error_code"),
+            int32("leader_id"),
+            int32("leader_epoch"),
+        ]),
+    ]),
+    list("node_endpoints").since(1).tag(0).of(&[int32("node_id"), text("host"), uint16("port")]),
+];
 
 pub(super) static VOTE: Api = Api {
     key: 52,
@@ -61,19 +76,7 @@ pub(super) static BEGIN_QUORUM_EPOCH: Api = Api {
         ]),
         list("leader_endpoints").since(1).of(&[text("name"), text("host"), uint16("port")]),
     ],
-    response: &[
-        error("error_code"),
-        list("topics").of(&[
-            topic("topic_name"),
-            list("partitions").of(&[
-                int32("partition_index"),
-                error("error_code"),
-                int32("leader_id"),
-                int32("leader_epoch"),
-            ]),
-        ]),
-        list("node_endpoints").since(1).tag(0).of(&[int32("node_id"), text("host"), uint16("port")]),
-    ],
+    response: LEADERS,
 };
 
 pub(super) static END_QUORUM_EPOCH: Api = Api {
@@ -95,19 +98,7 @@ pub(super) static END_QUORUM_EPOCH: Api = Api {
         ]),
         list("leader_endpoints").since(1).of(&[text("name"), text("host"), uint16("port")]),
     ],
-    response: &[
-        error("error_code"),
-        list("topics").of(&[
-            topic("topic_name"),
-            list("partitions").of(&[
-                int32("partition_index"),
-                error("error_code"),
-                int32("leader_id"),
-                int32("leader_epoch"),
-            ]),
-        ]),
-        list("node_endpoints").since(1).tag(0).of(&[int32("node_id"), text("host"), uint16("port")]),
-    ],
+    response: LEADERS,
 };
 
 pub(super) static DESCRIBE_QUORUM: Api = Api {

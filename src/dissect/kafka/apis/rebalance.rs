@@ -1,8 +1,24 @@
 //! Groups whose coordinator assigns partitions (KIP-848), and those of streams applications (KIP-1071).
 
 use crate::dissect::kafka::schema::{
-    Api, boolean, error, int8, int16, int32, int64, list, one, text, topic, topic_id, uint16,
+    Api, Field, boolean, error, int8, int16, int32, int64, list, one, text, topic, topic_id, uint16,
 };
+
+/// What a topology of Kafka Streams is described by.
+const TOPOLOGY: &[Field] = &[
+    list("subtopologies").of(&[text("subtopology_id"), list("nodes").of(NODE)]),
+    list("global_stores").of(&[one("source").of(NODE), one("processor").of(NODE)]),
+];
+
+/// One of its nodes.
+const NODE: &[Field] = &[
+    text("name"),
+    int8("node_type"),
+    topic("source_topics").many(),
+    topic("sink_topic"),
+    text("stores").many(),
+    text("successors").many(),
+];
 
 pub(super) static CONSUMER_GROUP_HEARTBEAT: Api = Api {
     key: 68,
@@ -214,37 +230,7 @@ pub(super) static STREAMS_GROUP_DESCRIBE: Api = Api {
                 boolean("is_classic"),
             ]),
             int32("authorized_operations"),
-            one("topology_description").nullable().since(1).of(&[
-                list("subtopologies").of(&[
-                    text("subtopology_id"),
-                    list("nodes").of(&[
-                        text("name"),
-                        int8("node_type"),
-                        topic("source_topics").many(),
-                        topic("sink_topic"),
-                        text("stores").many(),
-                        text("successors").many(),
-                    ]),
-                ]),
-                list("global_stores").of(&[
-                    one("source").of(&[
-                        text("name"),
-                        int8("node_type"),
-                        topic("source_topics").many(),
-                        topic("sink_topic"),
-                        text("stores").many(),
-                        text("successors").many(),
-                    ]),
-                    one("processor").of(&[
-                        text("name"),
-                        int8("node_type"),
-                        topic("source_topics").many(),
-                        topic("sink_topic"),
-                        text("stores").many(),
-                        text("successors").many(),
-                    ]),
-                ]),
-            ]),
+            one("topology_description").nullable().since(1).of(TOPOLOGY),
             int8("topology_description_status").since(1),
             text("assignor_name").since(1),
         ]),
@@ -256,41 +242,6 @@ pub(super) static STREAMS_GROUP_TOPOLOGY_DESCRIPTION_UPDATE: Api = Api {
     name: "StreamsGroupTopologyDescriptionUpdate",
     versions: (0, 0),
     flexible: 0,
-    request: &[
-        text("group_id"),
-        text("member_id"),
-        int32("topology_epoch"),
-        one("topology_description").of(&[
-            list("subtopologies").of(&[
-                text("subtopology_id"),
-                list("nodes").of(&[
-                    text("name"),
-                    int8("node_type"),
-                    topic("source_topics").many(),
-                    topic("sink_topic"),
-                    text("stores").many(),
-                    text("successors").many(),
-                ]),
-            ]),
-            list("global_stores").of(&[
-                one("source").of(&[
-                    text("name"),
-                    int8("node_type"),
-                    topic("source_topics").many(),
-                    topic("sink_topic"),
-                    text("stores").many(),
-                    text("successors").many(),
-                ]),
-                one("processor").of(&[
-                    text("name"),
-                    int8("node_type"),
-                    topic("source_topics").many(),
-                    topic("sink_topic"),
-                    text("stores").many(),
-                    text("successors").many(),
-                ]),
-            ]),
-        ]),
-    ],
+    request: &[text("group_id"), text("member_id"), int32("topology_epoch"), one("topology_description").of(TOPOLOGY)],
     response: &[int32("throttle_time_ms"), error("error_code"), text("error_message")],
 };

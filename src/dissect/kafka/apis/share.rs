@@ -1,8 +1,21 @@
 //! Share groups (KIP-932).
 
 use crate::dissect::kafka::schema::{
-    Api, boolean, error, int8, int16, int32, int64, list, one, records, text, topic, topic_id,
+    Api, Field, boolean, error, int8, int16, int32, int64, list, one, records, text, topic, topic_id,
 };
+
+/// Which records of a topic a member is done with, and how.
+const ACKNOWLEDGED: &[Field] = &[
+    topic_id("topic_id"),
+    list("partitions").of(&[
+        int32("partition_index"),
+        list("acknowledgement_batches").of(&[
+            int64("first_offset"),
+            int64("last_offset"),
+            int8("acknowledge_types").many(),
+        ]),
+    ]),
+];
 
 pub(super) static SHARE_GROUP_HEARTBEAT: Api = Api {
     key: 76,
@@ -79,17 +92,7 @@ pub(super) static SHARE_FETCH: Api = Api {
         int32("batch_size"),
         int8("share_acquire_mode").since(2),
         boolean("is_renew_ack").since(2),
-        list("topics").of(&[
-            topic_id("topic_id"),
-            list("partitions").of(&[
-                int32("partition_index"),
-                list("acknowledgement_batches").of(&[
-                    int64("first_offset"),
-                    int64("last_offset"),
-                    int8("acknowledge_types").many(),
-                ]),
-            ]),
-        ]),
+        list("topics").of(ACKNOWLEDGED),
         list("forgotten_topics_data").of(&[topic_id("topic_id"), int32("partitions").many()]),
     ],
     response: &[
@@ -124,17 +127,7 @@ pub(super) static SHARE_ACKNOWLEDGE: Api = Api {
         text("member_id"),
         int32("share_session_epoch"),
         boolean("is_renew_ack").since(2),
-        list("topics").of(&[
-            topic_id("topic_id"),
-            list("partitions").of(&[
-                int32("partition_index"),
-                list("acknowledgement_batches").of(&[
-                    int64("first_offset"),
-                    int64("last_offset"),
-                    int8("acknowledge_types").many(),
-                ]),
-            ]),
-        ]),
+        list("topics").of(ACKNOWLEDGED),
     ],
     response: &[
         int32("throttle_time_ms"),
