@@ -18,8 +18,9 @@ use std::io::Write;
 
 use clap::ValueEnum;
 
+pub use crate::capture::decoder::grouped;
 pub use listing::listing;
-pub use summary::{bytes, grouped, span, summary};
+pub use summary::{bytes, span, summary};
 pub use table::{Look, Table};
 
 use crate::pipeline::Sink;

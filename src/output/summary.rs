@@ -1,5 +1,6 @@
 //! The one line at the end: what came in, what was lost, what came out.
 
+use crate::capture::decoder::grouped;
 use crate::pipeline::Counts;
 
 /// `3 pods · 12,345 packets · 0 dropped by kernel · 0 flushed · 0 gaps · 1,204 entries`, and whatever else was lost.
@@ -64,20 +65,6 @@ pub fn bytes(bytes: u64) -> String {
         }
     }
     bytes.to_string()
-}
-
-/// The number with commas between thousands.
-#[must_use]
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]
