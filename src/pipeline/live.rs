@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::drops::Drops;
 use super::engine::{Engine, Shard};
 use super::fold::Fold;
 use super::ids::Ids;
@@ -37,9 +38,8 @@ struct Tap {
     pod: Option<Arc<Name>>,
     /// Link types of its interfaces.
     links: Vec<u32>,
-    /// Kernel drops: those of agents that are gone, and by interface those of the present one.
-    dropped_before: u64,
-    dropped: Vec<u64>,
+    /// Those of the present agent and of those that are gone.
+    drops: Drops,
 }
 
 impl<'a> Live<'a> {
@@ -78,16 +78,8 @@ impl<'a> Live<'a> {
                 batch.interfaces.iter().find_map(|interface| Name::of_agent(interface.pod.as_deref()?)).map(Arc::new);
         }
         for note in &batch.notes {
+            state.drops.note(note, state.links.len());
             match note {
-                Note::Statistics { interface, dropped: Some(dropped), .. } => {
-                    let index = *interface as usize;
-                    if index < state.links.len() {
-                        state.dropped.resize(state.links.len(), 0);
-                        if let Some(counter) = state.dropped.get_mut(index) {
-                            *counter = *dropped;
-                        }
-                    }
-                }
                 Note::Flushed { count, .. } => self.flushed += count,
                 Note::Filtered { count, .. } => self.filtered += count,
                 _ => {}
@@ -144,7 +136,7 @@ impl<'a> Live<'a> {
             folded: self.fold.folded(),
             flushed: self.flushed,
             filtered: self.filtered,
-            dropped: self.taps.values().map(|tap| tap.dropped_before + tap.dropped.iter().sum::<u64>()).sum(),
+            dropped: self.taps.values().map(|tap| tap.drops.total()).sum(),
             ..self.engine.counts().clone()
         }
     }
@@ -152,7 +144,7 @@ impl<'a> Live<'a> {
     /// The agent in the pod was replaced: its counters start again.
     pub fn restarted(&mut self, tap: u32) {
         if let Some(tap) = self.taps.get_mut(&tap) {
-            tap.dropped_before += tap.dropped.drain(..).sum::<u64>();
+            tap.drops.restart();
             tap.links.clear();
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Owns [`Engine`], the counters and the traits [`Sink`] and [`Resolve`]. Does no I/O, knows no clock and no Kubernetes.
 
+mod drops;
 mod engine;
 mod flow;
 mod fold;

@@ -8,6 +8,7 @@ use std::thread;
 
 use hashbrown::HashMap;
 
+use super::drops::Drops;
 use super::engine::{Engine, Produced, Shard};
 use super::fold::Fold;
 use super::ids::Ids;
@@ -223,7 +224,7 @@ pub fn run<S: Source>(
     counts.entries = rows.entries;
     counts.merged = rows.merge.merged();
     counts.folded = rows.fold.folded();
-    counts.dropped = feed.dropped.iter().sum();
+    counts.dropped = feed.drops.total();
     counts.flushed = feed.flushed;
     match failed {
         Some(error) => Err(error.into()),
@@ -255,7 +256,7 @@ struct Feed {
     pods: Arc<Vec<String>>,
     spare: Vec<(Batch, Vec<u8>)>,
     last_frame: u64,
-    dropped: Vec<u64>,
+    drops: Drops,
     flushed: u64,
 }
 
@@ -272,16 +273,8 @@ impl Feed {
             }
         }
         for note in &batch.notes {
+            self.drops.note(note, self.lanes.len());
             match note {
-                Note::Statistics { interface, dropped: Some(dropped), .. } => {
-                    let index = *interface as usize;
-                    if index < self.lanes.len() {
-                        self.dropped.resize(self.lanes.len(), 0);
-                        if let Some(counter) = self.dropped.get_mut(index) {
-                            *counter = *dropped;
-                        }
-                    }
-                }
                 Note::Flushed { count, .. } => self.flushed += count,
                 Note::Secrets(lines) => {
                     options.keys.add(lines);
