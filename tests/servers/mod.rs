@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::cluster::{Place, kubeconfig, soon_within};
 use crate::support::jars::jars;
-use crate::support::sniff::{Sniff, command, run};
+use crate::support::sniff::{Done, Sniff, command, run};
 
 /// How long a server may take to start, and a client to ask, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -142,13 +142,18 @@ impl Server {
         let expected = asked(&place).await;
         shows(&live, is_asked, expected.len()).await;
         let done = live.interrupt();
+        self.compare(done, is_asked, &expected)
+    }
+
+    /// Sees whether the rows of that kind are those expected; what the plugin says if it has missed something.
+    pub fn compare(&self, done: Done, kind: impl Fn(&Value) -> bool, expected: &[String]) -> Option<String> {
         assert_eq!(done.code(), Some(0), "{}", done.stderr);
         if !done.stderr.contains("0 dropped by kernel · 0 flushed · 0 gaps") {
             return Some(done.stderr);
         }
         let entries = done.entries();
-        let entries: Vec<&Value> = entries.iter().filter(|entry| is_asked(entry)).collect();
-        compare(&expected, &entries.iter().map(|entry| row(entry)).collect::<Vec<_>>());
+        let entries: Vec<&Value> = entries.iter().filter(|entry| kind(entry)).collect();
+        compare(expected, &entries.iter().map(|entry| row(entry)).collect::<Vec<_>>());
         let warnings = entries.iter().flat_map(|entry| entry["warnings"].as_array().unwrap());
         assert_eq!(warnings.filter(|warning| *warning != self.warns).collect::<Vec<_>>(), [&Value::Null; 0]);
         None
@@ -212,7 +217,7 @@ fn is_asked(entry: &Value) -> bool {
 }
 
 /// An entry as the client tells of it.
-pub fn row(entry: &Value) -> String {
+fn row(entry: &Value) -> String {
     let fields = ["protocol", "operation", "target", "status"].map(|name| entry[name].clone());
     let mut row = fields.to_vec();
     row.push(entry["src"]["name"].clone());
@@ -220,7 +225,7 @@ pub fn row(entry: &Value) -> String {
 }
 
 /// Both have the same rows, each as often.
-pub fn compare(expected: &[String], found: &[String]) {
+fn compare(expected: &[String], found: &[String]) {
     let mut difference = BTreeMap::<&str, i64>::new();
     for row in expected {
         *difference.entry(row).or_default() += 1;
