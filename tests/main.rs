@@ -42,3 +42,5 @@ mod seeds;
 mod servers;
 mod support;
 mod torture;
+#[cfg(feature = "cli")]
+mod wireshark;
