@@ -15,6 +15,10 @@ use crate::capture::{Batch, Frame, Note};
 use crate::dissect::{Keys, Options};
 use crate::entry::{Entry, Name, Timestamp};
 
+/// The most, in nanoseconds, that a step counts for rows that wait for their twin: what this process has had no time for may
+/// be the twin.
+const STEP: i64 = 100_000_000;
+
 /// Dissects what the agents of several pods send, as it comes.
 pub struct Live<'a> {
     engine: Engine,
@@ -25,6 +29,9 @@ pub struct Live<'a> {
     names: Arc<dyn Resolve>,
     sink: &'a mut dyn Sink,
     taps: HashMap<u32, Tap>,
+    /// The time of day at the last step, and the time by which rows wait.
+    stepped: Timestamp,
+    clock: Timestamp,
     frames: u64,
     entries: u64,
     flushed: u64,
@@ -54,6 +61,8 @@ impl<'a> Live<'a> {
             names,
             sink,
             taps: HashMap::new(),
+            stepped: Timestamp::default(),
+            clock: Timestamp::default(),
             frames: 0,
             entries: 0,
             flushed: 0,
@@ -120,7 +129,7 @@ impl<'a> Live<'a> {
         self.fold.finish(&mut |entry| rest.push(entry));
         for entry in std::mem::take(&mut rest) {
             let views = self.views(&entry);
-            self.merge.offer(entry, now, views, &mut |entry| rest.push(entry));
+            self.merge.offer(entry, self.clock, views, &mut |entry| rest.push(entry));
         }
         self.merge.finish(&mut |entry| rest.push(entry));
         self.put(rest)?;
@@ -160,6 +169,9 @@ impl<'a> Live<'a> {
     }
 
     fn rows(&mut self, now: Timestamp) -> io::Result<()> {
+        let step = now.since(std::mem::replace(&mut self.stepped, now)).clamp(0, STEP);
+        self.clock.0 = self.clock.0.saturating_add(step);
+        let now = self.clock;
         let keyless = self.engine.waiting();
         let may_decrypt = !self.keys.is_empty() || !keyless.is_empty();
         let mut folded = Vec::new();
