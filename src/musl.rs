@@ -18,7 +18,7 @@ const LONG: usize = 512;
 ///
 /// # Safety
 /// As for [`memmove`].
-#[inline(always)]
+#[inline]
 unsafe fn short(to: *mut u8, from: *const u8, size: usize) {
     /// The first and the last word of the range, which may overlap.
     macro_rules! ends {
@@ -48,7 +48,7 @@ unsafe fn short(to: *mut u8, from: *const u8, size: usize) {
 ///
 /// # Safety
 /// As for [`memmove`].
-#[inline(always)]
+#[inline]
 unsafe fn medium(to: *mut u8, from: *const u8, size: usize) {
     // SAFETY: 32 bytes from either end lie in both ranges.
     unsafe {
@@ -191,7 +191,7 @@ unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, size: usize) -> i
                 // SAFETY: 16 bytes at `at` lie in both ranges.
                 let same = unsafe {
                     let (left, right) = (_mm_loadu_si128(left.add(at).cast()), _mm_loadu_si128(right.add(at).cast()));
-                    _mm_movemask_epi8(_mm_cmpeq_epi8(left, right)) as u16
+                    _mm_movemask_epi8(_mm_cmpeq_epi8(left, right)).cast_unsigned() as u16
                 };
                 if same != u16::MAX {
                     let at = at + same.trailing_ones() as usize;
