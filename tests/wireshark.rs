@@ -11,7 +11,7 @@ fn save(path: &Path, frames: &[(i64, Vec<u8>)]) {
     let word = |number: usize| (number as u32).to_le_bytes();
     let mut file = [0xa1b2_3c4d, 0x0004_0002, 0, 0, 1 << 18, 1].map(word).concat();
     for (time, data) in frames {
-        let time = *time as usize;
+        let time = time.unsigned_abs() as usize;
         file.extend([time / 1_000_000_000, time % 1_000_000_000, data.len(), data.len()].map(word).concat());
         file.extend(data);
     }
