@@ -76,6 +76,37 @@ fn rows_are_the_same_whenever_the_keys_come() {
 }
 
 #[test]
+fn rows_are_the_same_whichever_secret_comes_last() {
+    let mut found = 0;
+    for (_, case, path) in fixtures() {
+        let script = Script::parse(&std::fs::read_to_string(path).unwrap());
+        if script.keys.is_empty() || case.contains("lost") || case.contains("gap") {
+            continue;
+        }
+        let frames = script.frames();
+        // Of several connections, the one whose secret comes last is the last.
+        let mut expected = inside(&script, &frames, 0, 0);
+        expected.sort_unstable();
+        for last in script.keys.lines() {
+            let others: Vec<&str> = script.keys.lines().filter(|line| *line != last).collect();
+            let options = Options::default();
+            options.keys.grow();
+            options.keys.add(others.join("\n").as_bytes());
+            let mut engine = Engine::new(options.clone(), Shard::ALL);
+            (0..frames.len()).for_each(|index| feed(&mut engine, &frames, index));
+            options.keys.add(last.as_bytes());
+            engine.rekey(frames.len() as u64);
+            let label = last.split(' ').next().unwrap();
+            let mut rows = end(&mut engine, &frames);
+            rows.sort_unstable();
+            assert_eq!(rows, expected, "{case}, {label} last");
+        }
+        found += expected.len();
+    }
+    assert!(found > 0);
+}
+
+#[test]
 fn keys_that_never_come_change_nothing() {
     // A server that answers early data and closes never derives its client's other keys.
     let mut found = 0;

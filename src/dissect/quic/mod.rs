@@ -19,7 +19,7 @@ mod stream;
 use std::sync::Arc;
 
 use super::tls::Alert;
-use super::tls::extensions::version;
+use super::tls::extensions::{EARLY_DATA, PRE_SHARED_KEY, version};
 use super::tls::handshake::{ClientHello, ServerHello, kind};
 use super::tls::keys::{Random, Secrets};
 use super::tls::suite::Suite;
@@ -85,6 +85,8 @@ struct Connection {
     random: Option<Random>,
     /// The suite that the server chose.
     suite: Option<u16>,
+    /// The client announced data ahead of the server's answer, and nothing says yet that the server has not taken it.
+    early: bool,
     /// Bytes of the connection ids that packets to server and client carry.
     short_ids: [usize; 2],
     offered: String,
@@ -123,6 +125,7 @@ impl Connection {
             server: Crypto::default(),
             random: None,
             suite: None,
+            early: false,
             short_ids: [packet.dcid.len(), packet.scid.len()],
             offered: String::new(),
             session: None,
@@ -147,6 +150,7 @@ impl Connection {
         request.id = u64::MAX - count;
         request.bytes = self.bytes;
         self.random = hello.random.try_into().ok();
+        self.early = hello.extensions.get(EARLY_DATA).is_some();
         if cx.detail() {
             let tls = hello.decode('q');
             let parameters = parameters::EXTENSIONS.iter().find_map(|kind| hello.extensions.get(*kind));
@@ -208,7 +212,10 @@ impl Connection {
             }
         }
         let hello = message(self.server.ready(), kind::SERVER_HELLO).and_then(|body| ServerHello::parse(body).ok());
-        self.suite = hello.map(|hello| hello.cipher_suite).or(self.suite);
+        if let Some(hello) = hello {
+            self.suite = Some(hello.cipher_suite);
+            self.early &= hello.extensions.get(PRE_SHARED_KEY).is_some();
+        }
     }
 
     /// Looks for the keys, once it is clear which are needed. `last`: what is not there yet will not come.
@@ -221,7 +228,7 @@ impl Connection {
             return;
         }
         self.looked = Some(version);
-        let enough = |secrets: &Arc<Secrets>| last || secrets.is_complete() || !keys.may_grow();
+        let enough = |secrets: &Arc<Secrets>| last || secrets.is_complete(self.early) || !keys.may_grow();
         let Some(secrets) = keys.find(&random).filter(enough) else {
             self.reason = "the key log has no key for it";
             return;

@@ -94,10 +94,11 @@ impl Secrets {
         self.by_label.get(label as usize)?.as_deref()
     }
 
-    /// True if nothing more is to be expected of its key log.
-    pub fn is_complete(&self) -> bool {
+    /// True if nothing more is to be expected of its key log; `early`: the client's early data has a secret too.
+    pub fn is_complete(&self, early: bool) -> bool {
         let all = [Label::ClientHandshake, Label::ServerHandshake, Label::ClientTraffic, Label::ServerTraffic];
-        self.get(Label::Master).is_some() || all.iter().all(|label| self.get(*label).is_some())
+        let early = early.then_some(Label::ClientEarly);
+        self.get(Label::Master).is_some() || all.into_iter().chain(early).all(|label| self.get(label).is_some())
     }
 
     fn iter(&self) -> impl Iterator<Item = (Label, &[u8])> {

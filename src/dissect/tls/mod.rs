@@ -296,7 +296,9 @@ impl Tls {
         let keys = &cx.options.keys;
         let resolve = || self.exchange.as_ref()?.resolve(keys).and_then(|()| keys.find(&random));
         let found = keys.find(&random).or_else(resolve);
-        let may_grow = !last && !found.as_ref().is_some_and(|secrets| secrets.is_complete());
+        // Where the server has not taken up a session, it does not take data ahead of its answer either.
+        let early = self.early && choice.resumes;
+        let may_grow = !last && !found.as_ref().is_some_and(|secrets| secrets.is_complete(early));
         if may_grow && self.waiting.is_none() {
             self.waiting = Waiting::new(keys, cx.now());
         }

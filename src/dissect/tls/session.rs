@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::extensions::{ENCRYPT_THEN_MAC, EXTENDED_MASTER_SECRET, TRUNCATED_HMAC};
+use super::extensions::{ENCRYPT_THEN_MAC, EXTENDED_MASTER_SECRET, PRE_SHARED_KEY, TRUNCATED_HMAC};
 use super::handshake::ServerHello;
 use super::keys::{Label, Random, Secrets};
 use super::opener::{Agreement, Draft, Opener};
@@ -27,6 +27,8 @@ pub(super) struct Choice {
     pub version: u16,
     pub modern: bool,
     pub suite: u16,
+    /// In TLS 1.3: it goes on from a key of before.
+    pub resumes: bool,
     pub random: Random,
     pub extended_master_secret: bool,
     compressed: bool,
@@ -40,6 +42,7 @@ impl Choice {
             version: hello.version(),
             modern: hello.is_13(),
             suite: hello.cipher_suite,
+            resumes: hello.extensions.get(PRE_SHARED_KEY).is_some(),
             random: hello.random.try_into().ok()?,
             extended_master_secret: hello.extensions.get(EXTENDED_MASTER_SECRET).is_some(),
             compressed: hello.compression_method != 0,
