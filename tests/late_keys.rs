@@ -1,5 +1,7 @@
 //! Keys that come after the packets that need them, as in a live capture.
 
+use std::time::Duration;
+
 use kubectl_sniff::capture::Frame;
 use kubectl_sniff::dissect::Options;
 use kubectl_sniff::entry::Timestamp;
@@ -8,11 +10,14 @@ use kubectl_sniff::pipeline::{Engine, Shard};
 use crate::golden::fixtures;
 use crate::support::flow_script::{Script, Step};
 
+/// How long connections wait for their keys.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// What is inside of the conversation, if its keys come after so many frames, those of the handshake `ahead` of the others.
 fn inside(script: &Script, frames: &[(i64, Vec<u8>)], after: usize, ahead: usize) -> Vec<String> {
     let early: Vec<&str> = script.keys.lines().filter(|line| !line.contains("TRAFFIC_SECRET_0")).collect();
     let options = Options::default();
-    options.keys.grow();
+    options.keys.grow(PATIENCE);
     let mut engine = Engine::new(options.clone(), Shard::ALL);
     for index in 0..frames.len() {
         if index + ahead == after {
@@ -90,7 +95,7 @@ fn rows_are_the_same_whichever_secret_comes_last() {
         for last in script.keys.lines() {
             let others: Vec<&str> = script.keys.lines().filter(|line| *line != last).collect();
             let options = Options::default();
-            options.keys.grow();
+            options.keys.grow(PATIENCE);
             options.keys.add(others.join("\n").as_bytes());
             let mut engine = Engine::new(options.clone(), Shard::ALL);
             (0..frames.len()).for_each(|index| feed(&mut engine, &frames, index));
@@ -129,6 +134,42 @@ fn keys_that_never_come_change_nothing() {
         let expected = end(&mut engine, &frames);
         assert_eq!(inside(&script, &frames, frames.len(), 0), expected, "{case}");
         found += expected.len();
+    }
+    assert!(found > 0);
+}
+
+#[test]
+fn whoever_waits_in_vain_has_rows_once_it_has_waited_long_enough() {
+    let mut found = 0;
+    for (protocol, case, path) in fixtures() {
+        let mut script = Script::parse(&std::fs::read_to_string(path).unwrap());
+        if protocol != "tls" || script.keys.is_empty() {
+            continue;
+        }
+        // The connection stays open.
+        script.steps.retain(|step| !matches!(step, Step::Fin | Step::Reset(_)));
+        let frames = script.frames();
+        let rows = |growing: bool| {
+            let options = Options { detail: true, ..Options::default() };
+            if growing {
+                options.keys.grow(PATIENCE);
+            }
+            let mut engine = Engine::new(options, Shard::ALL);
+            (0..frames.len()).for_each(|index| feed(&mut engine, &frames, index));
+            let mut after = |time: Duration| {
+                let now = frames.last().unwrap().0 + i64::try_from(time.as_nanos()).unwrap();
+                engine.lapse(Timestamp(now), frames.len() as u64);
+                let entries = engine.take().into_iter().map(|produced| produced.entry);
+                entries.map(|entry| format!("{} {} {}", entry.operation, entry.target, entry.status)).collect()
+            };
+            let [early, late]: [Vec<String>; 2] = [Duration::ZERO, PATIENCE + Duration::from_millis(1)].map(&mut after);
+            (early, late)
+        };
+        let (expected, _) = rows(false);
+        let (early, late) = rows(true);
+        assert!(!early.iter().any(|row| row.starts_with("handshake")), "{case}: {early:?}");
+        found += late.len();
+        assert_eq!([early, late].concat(), expected, "{case}");
     }
     assert!(found > 0);
 }

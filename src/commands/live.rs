@@ -39,6 +39,13 @@ const FOOTER: Duration = Duration::from_millis(500);
 /// How long the first rows may wait for the cluster's names.
 const NAMES: Duration = Duration::from_secs(2);
 
+/// How long connections wait for keys that a key log may get: programs write it when they like, and in a pod it is read once a
+/// second.
+const LOGGED: Duration = Duration::from_secs(10);
+
+/// The same for keys that agents read, which come with the packets.
+const PROBED: Duration = Duration::from_secs(3);
+
 /// A day stands for ever.
 const FOR_EVER: Duration = Duration::from_hours(24 * 365);
 
@@ -115,8 +122,11 @@ impl Session<'_> {
         let mut printer = output::sink(format, rows, self.dissection.look(namespaces.len() != 1));
         let keys = Arc::new(Keys::default());
         let logs = KeyLogs::new(&self.dissection.keylog);
-        if !self.dissection.keylog.is_empty() || reads_keys {
-            keys.grow();
+        if !self.dissection.keylog.is_empty() {
+            keys.grow(LOGGED);
+        }
+        if reads_keys {
+            keys.grow(PROBED);
         }
         let mut dissection = self.dissection.options(&keys, self.descriptors);
         if let Some(kept) = &self.kept {

@@ -49,7 +49,7 @@ pub use message::{Cx, Message, Options, Role};
 pub use pair::{Ends, Pairer};
 pub use tls::keys::Keys;
 
-use crate::entry::Direction;
+use crate::entry::{Direction, Timestamp};
 
 /// Every protocol, sorted by name. This and its `mod` line are all that a new dissector adds here.
 #[rustfmt::skip]
@@ -241,9 +241,9 @@ pub trait Dissector: Send {
     /// consumed.
     fn close(&mut self, _direction: Direction, _rest: &[u8], _cx: &mut Cx<'_>) {}
 
-    /// True while bytes wait for something else than bytes, which may come after the end too.
-    fn is_waiting(&self) -> bool {
-        false
+    /// Until when bytes wait for something else than bytes, in time of the capture; it may come after the end too.
+    fn waits_until(&self) -> Option<Timestamp> {
+        None
     }
 
     /// How many bytes of memory it holds back by itself, as of a flow that it carries inside.

@@ -198,15 +198,27 @@ impl Engine {
 
     /// There are new keys: flows that waited for them go on.
     pub fn rekey(&mut self, last_frame: u64) {
+        self.resume(last_frame, |_| true, Flow::wake);
+    }
+
+    /// Flows that have waited for keys long enough go on without, also those that have fallen silent. `now` is in time of the
+    /// capture.
+    pub fn lapse(&mut self, now: Timestamp, last_frame: u64) {
+        self.resume(last_frame, |until| until < now, Flow::stop_waiting);
+    }
+
+    /// Has flows go on that wait for something else than bytes, the oldest first: those of which `due` says so.
+    fn resume(&mut self, last_frame: u64, due: impl Fn(Timestamp) -> bool, go_on: impl Fn(&mut Flow, &mut Context)) {
         let Self { flows, context: cx, .. } = self;
         cx.frame = last_frame;
-        let first_frame = |key: &Key| flows.get(key).map(|flow| flow.first_frame);
-        let mut waiting: Vec<_> = cx.waiting.iter().map(|key| (first_frame(key), *key)).collect();
+        let due_flow = |key: &Key| flows.get(key).filter(|flow| flow.waits_until().is_some_and(&due));
+        let mut waiting: Vec<_> =
+            cx.waiting.iter().filter_map(|key| Some((due_flow(key)?.first_frame, *key))).collect();
         waiting.sort_unstable_by_key(|(first_frame, _)| *first_frame);
         for (_, key) in waiting {
             let Some(flow) = flows.get_mut(&key) else { continue };
             let outcome = catch_unwind(AssertUnwindSafe(|| {
-                flow.wake(cx);
+                go_on(flow, cx);
                 flow.finish_if_over(cx);
                 flow.weigh(cx);
             }));

@@ -96,7 +96,7 @@ impl Flow {
         let held = self.reassembly.held() + association + dissection;
         cx.held = cx.held - self.held + held;
         self.held = held;
-        let waits = self.is_waiting();
+        let waits = self.waits_until().is_some();
         if waits != std::mem::replace(&mut self.waits, waits) {
             if waits {
                 cx.waiting.insert(self.key)
@@ -170,13 +170,20 @@ impl Flow {
         dissection.settle(&self.key, self.client_side, self.first_frame, None, cx);
     }
 
-    /// True while its bytes wait for something else than bytes.
-    fn is_waiting(&self) -> bool {
-        self.dissection.as_ref().is_some_and(|dissection| dissection.driver.is_waiting())
+    /// Goes on without it.
+    pub fn stop_waiting(&mut self, cx: &mut Context) {
+        let Some(dissection) = &mut self.dissection else { return };
+        dissection.driver.stop_waiting(&cx.options, &mut cx.messages);
+        dissection.settle(&self.key, self.client_side, self.first_frame, None, cx);
+    }
+
+    /// Until when its bytes wait for something else than bytes.
+    pub fn waits_until(&self) -> Option<Timestamp> {
+        self.dissection.as_ref()?.driver.waits_until()
     }
 
     pub fn finish_if_over(&mut self, cx: &mut Context) {
-        if self.reassembly.is_over() && !self.is_waiting() {
+        if self.reassembly.is_over() && self.waits_until().is_none() {
             self.finish(cx);
         }
     }

@@ -12,7 +12,7 @@ use super::detect::{Detected, confirms, detect};
 use super::{
     Cx, Dissector, Malformed, Message, Options, PROTOCOLS, Probe, Protocol, Recover, Switch, Transport, Verdict, tls,
 };
-use crate::entry::{Direction, JOINED, Text};
+use crate::entry::{Direction, JOINED, Text, Timestamp};
 use crate::flow::reassembly::Stamp;
 
 /// The most bytes of one direction that wait for a dissector to have enough of them.
@@ -211,9 +211,13 @@ impl Driver {
         }
     }
 
-    /// True while bytes wait for something else than bytes.
-    pub fn is_waiting(&self) -> bool {
-        matches!(&self.state, State::Dissecting { dissector, .. } if dissector.is_waiting())
+    /// Until when bytes wait for something else than bytes, in time of the capture.
+    pub fn waits_until(&self) -> Option<Timestamp> {
+        if let State::Dissecting { dissector, .. } = &self.state { dissector.waits_until() } else { None }
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.waits_until().is_some()
     }
 
     /// Calls the dissector again with the bytes that wait for it: something else than bytes may have come.
@@ -312,7 +316,7 @@ impl Driver {
     }
 
     /// What waits has waited long enough: both directions go on with what there is, in their order.
-    fn stop_waiting(&mut self, options: &Options, out: &mut Vec<Message>) {
+    pub fn stop_waiting(&mut self, options: &Options, out: &mut Vec<Message>) {
         if let State::Dissecting { dissector, .. } = &mut self.state {
             let newest = self.streams.each_ref().map(Stream::newest);
             let stamp = newest.into_iter().max_by_key(|stamp| stamp.packet).unwrap_or_default();

@@ -5,8 +5,9 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 
@@ -122,8 +123,8 @@ pub struct Keys {
     known: RwLock<Known>,
     /// Goes up with each secret that is new.
     version: AtomicU64,
-    /// More may come for connections that are there already.
-    growing: AtomicBool,
+    /// For how many nanoseconds they may come after what they decrypt; 0 if not at all.
+    patience: AtomicI64,
     /// Connections that wait for theirs.
     waiting: AtomicUsize,
 }
@@ -158,14 +159,14 @@ impl Keys {
         new
     }
 
-    /// From now on, keys may come after what they decrypt: connections without one wait for it for a while.
-    pub fn grow(&self) {
-        self.growing.store(true, Ordering::Release);
+    /// From now on, keys may come after what they decrypt: connections without one wait so long for it.
+    pub fn grow(&self, patience: Duration) {
+        self.patience.fetch_max(i64::try_from(patience.as_nanos()).unwrap_or(i64::MAX), Ordering::Release);
     }
 
     /// True if keys may come after what they decrypt.
     pub(in crate::dissect) fn may_grow(&self) -> bool {
-        self.growing.load(Ordering::Acquire)
+        self.patience.load(Ordering::Acquire) > 0
     }
 
     /// True if there are any, or may be.
@@ -244,17 +245,20 @@ pub(in crate::dissect) struct Waiting {
     keys: Arc<Keys>,
     /// The keys that there were when it last looked.
     version: u64,
-    pub since: Timestamp,
+    /// When it has waited long enough, in time of the capture.
+    pub until: Timestamp,
 }
 
 impl Waiting {
     /// None if nothing is to be waited for, or too many wait already.
     pub fn new(keys: &Arc<Keys>, since: Timestamp) -> Option<Self> {
-        if !keys.may_grow() {
+        let patience = keys.patience.load(Ordering::Acquire);
+        if patience == 0 {
             return None;
         }
         let counted = keys.waiting.fetch_add(1, Ordering::Relaxed);
-        let this = Self { version: keys.version(), keys: Arc::clone(keys), since };
+        let until = Timestamp(since.0.saturating_add(patience));
+        let this = Self { version: keys.version(), keys: Arc::clone(keys), until };
         (counted < MAX_WAITING).then_some(this)
     }
 
@@ -364,7 +368,7 @@ mod tests {
     fn keys_of_a_probe_stay_so() {
         let line = |byte: &str| format!("CLIENT_RANDOM {} {byte}\n", byte.repeat(32));
         let keys = Keys::default();
-        keys.grow();
+        keys.grow(Duration::from_secs(1));
         let log = ["# uprobe:go\n", &line("01"), &line("02"), "# uprobe:openssl \r\n", &line("03"), "# uprobe:go 2\n"];
         assert_eq!(keys.add(log.concat().as_bytes()), 3);
         assert_eq!(keys.add(line("04").as_bytes()), 1);
@@ -382,7 +386,7 @@ mod tests {
     fn what_a_premaster_secret_comes_to_is_told_in_its_place() {
         let (random, start) = ([0xab; 32], [1; 8]);
         let keys = Keys::default();
-        keys.grow();
+        keys.grow(Duration::from_secs(1));
         let log = format!(
             "RSA {} {}\nPMS_CLIENT_RANDOM {} {}\nRSA 01 02\nRSA {} 02\n",
             "01".repeat(8),
@@ -405,7 +409,7 @@ mod tests {
     fn only_what_was_used_is_told() {
         let line = |label: &str, byte: &str| format!("{label} {} {byte}\n", byte.repeat(32));
         let keys = Keys::default();
-        keys.grow();
+        keys.grow(Duration::from_secs(1));
         for byte in ["01", "02"] {
             keys.add(line("SERVER_TRAFFIC_SECRET_0", byte).as_bytes());
         }

@@ -2,7 +2,8 @@
 //!
 //! The row is there as soon as the handshake is over: after both sides changed their ciphers, when a client of TLS 1.3 sends
 //! its first encrypted record, or with the alert that ends it. A `HelloRetryRequest` belongs to it. What follows is passed over
-//! if its keys are not known.
+//! if its keys are not known. While they may still come, the row waits for them too. A connection whose `ClientHello` was not seen
+//! has a row with its first application data: nobody can tell what keys it has.
 //!
 //! If they are (see `keys`), all records are opened, and the application data in them goes to a flow inside, which is detected
 //! and dissected like any other: its rows say that they were decrypted. The handshake's row then waits for the end of what is
@@ -54,8 +55,6 @@ const MAX_HANDSHAKE: usize = 64 << 10;
 const MAX_CERTIFICATES: usize = 10;
 /// How many bytes of a side wait for what is needed to open them.
 const MAX_WAIT: usize = 64 << 10;
-/// How long they wait for keys, in nanoseconds.
-const MAX_WAIT_TIME: i64 = 10_000_000_000;
 
 /// A dissector for a connection that speaks TLS from here on, as after STARTTLS.
 #[must_use]
@@ -128,9 +127,13 @@ impl Dissector for Tls {
             return Ok(progress);
         }
         if self.session.is_none() && header.content == Content::ApplicationData {
+            self.side(direction).bytes += size as u64;
+            if !self.asked {
+                self.join(direction, cx);
+                return Ok(Progress::Ignore);
+            }
             // The server's first ones of TLS 1.3 hold the rest of the handshake.
             let over = self.answer.is_some() && (direction == Direction::ToServer || !self.version_13);
-            self.side(direction).bytes += size as u64;
             if over {
                 self.finish(cx);
             }
@@ -155,7 +158,8 @@ impl Dissector for Tls {
             Content::ChangeCipherSpec if self.choice.is_some() && !self.version_13 => {
                 self.side(direction).encrypted = true;
                 self.transcript = None;
-                if self.sides.iter().all(|side| side.encrypted) {
+                // While keys may come, it is not known how the row ends.
+                if self.waiting.is_none() && self.is_sealed() {
                     self.finish(cx);
                 }
             }
@@ -209,8 +213,8 @@ impl Dissector for Tls {
         }
     }
 
-    fn is_waiting(&self) -> bool {
-        self.waiting.is_some()
+    fn waits_until(&self) -> Option<Timestamp> {
+        self.waiting.as_ref().map(|waiting| waiting.until)
     }
 
     fn held(&self) -> usize {
@@ -226,6 +230,9 @@ impl Dissector for Tls {
     fn stop_waiting(&mut self, cx: &mut Cx<'_>) {
         self.unlock(true, cx);
         self.waiting = None;
+        if self.session.is_none() && self.is_sealed() {
+            self.finish(cx);
+        }
     }
 
     fn outcome(&self) -> Outcome {
@@ -240,6 +247,11 @@ impl Tls {
             Direction::ToServer => client,
             Direction::ToClient => server,
         }
+    }
+
+    /// True if both sides have changed their ciphers, as before TLS 1.3.
+    fn is_sealed(&self) -> bool {
+        self.sides.iter().all(|side| side.encrypted)
     }
 
     /// Keeps a record back that can't be opened yet, but may be later; `there` bytes are there from it on.
@@ -285,7 +297,7 @@ impl Tls {
             self.unlock(false, cx);
         }
         match &self.waiting {
-            Some(waiting) if self.session.is_none() => cx.now().since(waiting.since) <= MAX_WAIT_TIME,
+            Some(waiting) if self.session.is_none() => cx.now() <= waiting.until,
             _ => false,
         }
     }

@@ -91,6 +91,17 @@ impl Tls {
         cx.emit(response);
     }
 
+    /// The handshake was before the capture, or is lost: a row says so, and that what follows stays closed.
+    pub(super) fn join(&mut self, direction: Direction, cx: &mut Cx<'_>) {
+        let mut message = Message::one_way(direction, "application data", "", cx);
+        message.protocol = Some(PROTOCOL.name);
+        message.bytes = self.side(direction).bytes;
+        if cx.detail() {
+            message.detail = crate::fields! { "decrypted" => false, "reason" => "its handshake was not seen" };
+        }
+        cx.emit(message);
+    }
+
     /// The first message of a client that would have taken SSL 2.0 too. What follows is as usual.
     pub(super) fn v2_hello(&mut self, bytes: &[u8], cx: &mut Cx<'_>) -> Result<Progress, Malformed> {
         let mut cursor = Cursor::new(bytes);
