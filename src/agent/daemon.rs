@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::disk::Disk;
 use super::json::{self, Object};
-use super::keys::{KeyLog, Probes};
+use super::keys::{KeyLog, Survey};
 use super::master::Master;
 use super::once::Once;
 use super::process::{self, Signals};
@@ -240,7 +240,7 @@ impl Daemon {
         let state = State {
             master,
             taps: Vec::new(),
-            keys: KeyLog::default(),
+            keys: KeyLog::new(options.tls),
             phase: Phase::Capturing,
             sessions: Vec::new(),
             seats: 0,
@@ -292,14 +292,28 @@ impl Daemon {
 
     /// Takes over lines of the TLS key log, and the probes' counters; says how far the agent is.
     #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "only probes have keys"))]
-    pub(super) fn learn(&self, lines: &[u8], probes: Probes) -> Phase {
+    pub(super) fn learn(&self, lines: &[u8], lost: u64, unmatched: u64) -> Phase {
         let mut state = self.lock();
-        state.keys.probes = Some(probes);
+        if let Some(probes) = &mut state.keys.probes {
+            (probes.lost, probes.unmatched) = (lost, unmatched);
+        }
         if !lines.is_empty() {
             state.keys.add(lines);
             self.changed.notify_all();
         }
         state.phase.clone()
+    }
+
+    /// Takes over what was found among the target's processes.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "only probes look at processes"))]
+    pub(super) fn survey(&self, survey: &Survey) {
+        let mut state = self.lock();
+        if let Some(probes) = &mut state.keys.probes
+            && probes.survey != *survey
+        {
+            probes.survey.clone_from(survey);
+            self.changed.notify_all();
+        }
     }
 
     /// Has the agent stay so long from now on, be there sessions or not; no time lets it leave as any other.

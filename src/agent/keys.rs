@@ -1,5 +1,7 @@
 //! The TLS key log that probes write, kept for sessions as the master PCAP keeps packets: the oldest lines go first.
 
+use super::json::{self, Object};
+
 /// The most bytes kept: some thousand connections. Those whose keys are gone have lost their packets to the ring long before.
 const MOST: usize = 1 << 20;
 
@@ -15,18 +17,56 @@ pub(super) struct KeyLog {
     pub(super) probes: Option<Probes>,
 }
 
-/// Counters of the probes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What the probes have come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Probes {
-    /// Files with probes in them.
-    pub(super) files: u64,
+    pub(super) survey: Survey,
     /// Events that were lost for want of room.
     pub(super) lost: u64,
     /// Secrets whose connection is not known: the probes came in the middle of its handshake.
     pub(super) unmatched: u64,
 }
 
+/// What was found among the target's processes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Survey {
+    /// All that were there at the start have been looked at.
+    pub(super) scanned: bool,
+    /// Files with probes in them.
+    pub(super) files: u64,
+    /// Programs with TLS that no probe understands, and whose it is.
+    pub(super) unknown: Vec<String>,
+    /// Files that no probe could be put into, and why.
+    pub(super) refused: Vec<String>,
+}
+
 impl KeyLog {
+    /// With or without probes.
+    pub(super) fn new(probed: bool) -> Self {
+        Self { probes: probed.then(Probes::default), ..Self::default() }
+    }
+
+    /// What the probes have come to, as JSON; none if there are none.
+    pub(super) fn account(&self) -> Option<String> {
+        let Probes { survey, lost, unmatched } = self.probes.as_ref()?;
+        let texts = |list: &[String]| list.iter().map(|text| json::text(text)).collect::<Vec<_>>();
+        let account = Object::new()
+            .raw("scanned", survey.scanned)
+            .raw("files", survey.files)
+            .raw("keys", self.lines)
+            .raw("lost", lost)
+            .raw("unmatched", unmatched)
+            .list("unknown", texts(&survey.unknown))
+            .list("refused", texts(&survey.refused))
+            .end();
+        Some(account)
+    }
+
+    /// True if there are probes, but not yet in all files of the processes that were there first.
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.probes.as_ref().is_some_and(|probes| !probes.survey.scanned)
+    }
+
     /// Adds whole lines, with their comments.
     pub(super) fn add(&mut self, lines: &[u8]) {
         if self.text.len() + lines.len() > MOST {

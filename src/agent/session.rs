@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::daemon::{Daemon, MOST_SESSIONS, Phase, STACK, Seat, State, now};
 use super::json::Object;
+use super::keys::Probes;
 use super::reader::Reader;
 use super::request::{LONGEST, Request, Session};
 use crate::capture::pcapng;
@@ -32,6 +33,9 @@ const ARRIVAL: Duration = Duration::from_millis(30);
 
 /// How long such a session waits for that to be stored, on a machine that is busy with other things.
 const STORED: Duration = Duration::from_secs(1);
+
+/// How long a session waits until all programs have their probes: less than it takes a client to think that the agent is gone.
+const PROBED: Duration = Duration::from_secs(6);
 
 /// How long packets wait for their keys, at least; at most twice as long.
 const HELD: Duration = Duration::from_millis(40);
@@ -137,13 +141,17 @@ fn stream(daemon: &Daemon, client: &Client<'_>, wanted: &Session, seat: &Seat<'_
     let mut out = Vec::with_capacity(2 * CHUNK);
     if wanted.until.is_some() {
         await_the_present(daemon);
+    } else {
+        await_probes(daemon);
     }
     let mut reader;
+    let mut probes = None;
     {
         let state = daemon.lock();
         reader = Reader::new(wanted, daemon, &state.master);
         pcapng::section(&mut out, concat!("sniff-agent ", env!("CARGO_PKG_VERSION")));
         pcapng::hello(&mut out, &daemon.hello(&state, wanted));
+        account(&state, &mut probes, &mut out);
     }
     let description = Description::new(daemon, wanted);
     let mut heartbeat = Instant::now();
@@ -167,6 +175,7 @@ fn stream(daemon: &Daemon, client: &Client<'_>, wanted: &Session, seat: &Seat<'_
         if heartbeat.elapsed() >= HEARTBEAT {
             heartbeat = Instant::now();
             reader.account(&mut out);
+            account(&state, &mut probes, &mut out);
             beat(&state, &mut out);
         }
         seat.report(&mut state, &reader.count, out.len());
@@ -181,6 +190,7 @@ fn stream(daemon: &Daemon, client: &Client<'_>, wanted: &Session, seat: &Seat<'_
             if let Some(why) = why {
                 let end = Object::new().raw("next", reader.next()).text("why", why).raw("asked", asked).end();
                 reader.account(&mut out);
+                account(&state, &mut probes, &mut out);
                 beat(&state, &mut out);
                 pcapng::end(&mut out, &end);
                 seat.report(&mut state, &reader.count, out.len());
@@ -210,6 +220,15 @@ fn await_the_present(daemon: &Daemon) {
     let mut state = daemon.lock();
     while !state.has_all_of(present) && begun.elapsed() < STORED {
         state = daemon.wait(state, Duration::from_millis(10));
+    }
+}
+
+/// Waits until the programs that are there have their probes: what they say once the session has begun is to be read.
+fn await_probes(daemon: &Daemon) {
+    let begun = Instant::now();
+    let mut state = daemon.lock();
+    while state.keys.is_incomplete() && state.phase == Phase::Capturing && begun.elapsed() < PROBED {
+        state = daemon.wait(state, Duration::from_millis(100));
     }
 }
 
@@ -272,6 +291,16 @@ impl Description {
             );
             reader.add_interface(tap.link);
         }
+    }
+}
+
+/// What the probes have come to, if there are any and it is not what was `told` last.
+fn account(state: &State, told: &mut Option<Probes>, out: &mut Vec<u8>) {
+    if state.keys.probes != *told
+        && let Some(account) = state.keys.account()
+    {
+        told.clone_from(&state.keys.probes);
+        pcapng::probes(out, &account);
     }
 }
 

@@ -11,6 +11,11 @@
 //! | `cut` | were longer than the snaplen, so that only their beginning is there |
 //! | `flushed` | had to make room for later ones, whether a session had read them or not |
 //! | `missed` | were flushed before a session read them, once for each session, past ones included |
+//!
+//! `tls` is null without probes. Else `scanned` says whether all processes have been looked at that were there at the start, `files`
+//! in how many files there are probes, `keys` how many lines of keys came of them, `lost` how many events for want of room, and
+//! `unmatched` how many secrets are of no connection that is known. `unknown` are programs with TLS that no probe understands,
+//! `refused` files that none could be put into.
 
 use std::time::Instant;
 
@@ -62,7 +67,7 @@ pub(super) fn line(daemon: &Daemon) -> String {
         .raw("buffer", buffer.end())
         .raw("ring", daemon.ring)
         .raw("memory", process::resident())
-        .raw("tls", tls(&state))
+        .raw("tls", or_null(state.keys.account()))
         .text("filter", &state.filter_text)
         .raw("snaplen", options.snaplen)
         .raw("ttl", options.ttl.as_secs())
@@ -71,20 +76,6 @@ pub(super) fn line(daemon: &Daemon) -> String {
         .list("sessions", sessions(&state))
         .list("interfaces", taps)
         .end()
-}
-
-/// What the probes have, or null if there are none: files with probes, lines of keys, events lost for want of room, secrets whose
-/// connection is not known.
-fn tls(state: &State) -> String {
-    let probes = state.keys.probes.map(|probes| {
-        Object::new()
-            .raw("files", probes.files)
-            .raw("keys", state.keys.lines)
-            .raw("lost", probes.lost)
-            .raw("unmatched", probes.unmatched)
-            .end()
-    });
-    or_null(probes)
 }
 
 /// In how many seconds the agent leaves if nobody comes; none while there is a session.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Probes;
 use crate::entry::Timestamp;
 
 /// One captured frame, lent from its batch.
@@ -78,6 +79,8 @@ pub enum Note {
     End(String),
     /// TLS key log lines.
     Secrets(Vec<u8>),
+    /// What the agent's probes for TLS keys have come to.
+    Probes(Probes),
     /// A name for an address.
     Name(IpAddr, String),
 }

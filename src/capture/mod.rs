@@ -34,6 +34,8 @@ pub mod pcapng;
 #[cfg(feature = "agent")]
 mod pf_ring;
 #[cfg(feature = "engine")]
+mod probes;
+#[cfg(feature = "engine")]
 mod secrets;
 #[cfg(feature = "engine")]
 mod section;
@@ -42,3 +44,5 @@ mod socket;
 
 #[cfg(feature = "engine")]
 pub use frame::{Batch, Error, Frame, Interface, Note, Source, Stored};
+#[cfg(feature = "engine")]
+pub use probes::Probes;

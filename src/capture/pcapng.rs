@@ -15,8 +15,9 @@
 //! | 2 flushed | in place of packets that the master PCAP no longer had | `from` (number of the first), `count` |
 //! | 3 end | last, if the stream ends on purpose | `next` (the number of the first packet that is not in it, nor ever was), `why`; `asked` (true) if the client asked for no more, while the agent goes on |
 //! | 4 filtered | behind packets of a session that has a filter of its own | `from`, `next`, `count`: of the packets from number `from` up to, not including, `next`, the filter left out `count`; all others of them were sent before this block, none was flushed |
+//! | 5 probes | after the hello, and when something of it has changed, if there are probes for TLS keys | `scanned`, `files`, `keys`, `lost`, `unmatched`, `unknown`, `refused`, as `sniff-agent status` has them |
 //!
-//! The hello of such a session has `filtered` true: numbers that it lacks are lost only if the notes do not cover them. What
+//! The hello of a session with a filter of its own has `filtered` true: numbers that it lacks are lost only if the notes do not cover them. What
 //! notes follow has no gap and no overlap: one starts where the one before ended, or behind packets flushed in between.
 //!
 //! Readers that do not know the number skip them.
@@ -341,6 +342,11 @@ pub fn is_ended(bytes: &[u8]) -> bool {
 }
 
 /// Appends a custom block of ours.
+/// Appends what probes for TLS keys have come to: the text is a JSON object.
+pub fn probes(out: &mut Vec<u8>, json: &str) {
+    ours(out, 5, json);
+}
+
 fn ours(out: &mut Vec<u8>, kind: u32, json: &str) {
     block(out, CUSTOM, |out| {
         u32(out, ENTERPRISE);

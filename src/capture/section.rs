@@ -376,6 +376,7 @@ fn ours(data: &[u8]) -> Option<Note> {
             let Filtered { from, next, count } = serde_json::from_slice(json).ok()?;
             Some(Note::Filtered { from, next, count })
         }
+        5 => serde_json::from_slice(json).ok().map(Note::Probes),
         _ => None,
     }
 }

@@ -12,6 +12,7 @@ use super::error::Error;
 use super::exec::{self, Where};
 use super::recording::recordings;
 use super::select::Selection;
+use crate::capture::Probes;
 
 /// Agents that are asked at once.
 const AT_ONCE: usize = 16;
@@ -70,6 +71,9 @@ pub struct Status {
     pub flushed: u64,
     /// Those among them that a session had not read, once for each session.
     pub missed: u64,
+    /// What its probes for TLS keys have come to, if it has any.
+    #[serde(default)]
+    pub tls: Option<Probes>,
     pub buffer: Buffer,
     /// Resident memory in bytes.
     pub memory: Option<u64>,

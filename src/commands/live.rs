@@ -14,6 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::Failure;
 use super::dissection::{Dissection, conclude, now, stdout};
+use super::excuses::Excuses;
 use super::keylog::KeyLogs;
 use super::read::Counted;
 use crate::capture::Note;
@@ -156,6 +157,7 @@ impl Session<'_> {
             pods: HashMap::new(),
             sniffed: 0,
             failed: false,
+            excuses: Excuses::default(),
         };
 
         tokio::spawn(end_in_time(stop.clone(), signals, self.duration.unwrap_or(FOR_EVER)));
@@ -297,6 +299,7 @@ struct Watcher<'a> {
     /// Pods that an agent has streamed from.
     sniffed: usize,
     failed: bool,
+    excuses: Excuses,
     logs: KeyLogs,
     keys: Arc<Keys>,
     /// Whether the saved capture gets the keys.
@@ -331,6 +334,7 @@ impl Watcher<'_> {
 
     fn tick(&mut self) -> Result<(), End> {
         self.learn()?;
+        self.excuses.tell(&self.keys, self.status, |tap| Some(&self.pods.get(&tap)?.name));
         for saved in &mut self.saved {
             let result = saved.capture.flush();
             saved.wrote(result)?;
@@ -437,11 +441,20 @@ impl Watcher<'_> {
 
     fn batch(&mut self, tap: u32, batch: &crate::capture::Batch) -> Result<(), End> {
         for note in &batch.notes {
-            if let Note::Flushed { count, .. } = note {
-                let (pod, count) = (self.pod(tap), output::grouped(*count));
-                self.status.warning(&format!(
-                    "{pod}: a gap of {count} packets: its buffer had flushed them before they were read"
-                ));
+            match note {
+                Note::Flushed { count, .. } => {
+                    let (pod, count) = (self.pod(tap), output::grouped(*count));
+                    self.status.warning(&format!(
+                        "{pod}: a gap of {count} packets: its buffer had flushed them before they were read"
+                    ));
+                }
+                Note::Probes(probes) if !probes.scanned => {
+                    let pod = self.pod(tap);
+                    self.status.warning(&format!(
+                        "{pod}: not all of its programs have probes yet: what they say now may stay closed"
+                    ));
+                }
+                _ => {}
             }
         }
         self.learn()?;
@@ -483,6 +496,7 @@ impl Watcher<'_> {
                 Err(_) => return Ok(()),
             },
         };
+        self.excuses.tell(&self.keys, self.status, |tap| Some(&self.pods.get(&tap)?.name));
         let counts = Counts { spilled, ..counts };
         conclude(self.dissection, Some(self.sniffed), &counts, self.status)?;
         match saved {

@@ -5,6 +5,7 @@ use std::io::Write;
 use clap::ValueEnum;
 
 use super::Failure;
+use crate::capture::Probes;
 use crate::cluster::agents::{self, Place, Status as Agent};
 use crate::cluster::flags::{Connection, Select};
 use crate::cluster::{Cluster, Selection};
@@ -125,7 +126,7 @@ async fn list(args: &Args, status: &mut Status) -> Result<(), Failure> {
 fn table(out: &mut impl Write, agents: &[(Place, Agent)], wide: bool) -> std::io::Result<()> {
     let mut header = vec!["POD", "AGE", "BUFFER", "SPAN", "PACKETS", "DROPPED", "READERS", "LEAVES"];
     if wide {
-        header.extend(["NODE", "CONTAINER", "BACKEND", "MEMORY", "CUT", "FLUSHED", "FILTER"]);
+        header.extend(["NODE", "CONTAINER", "BACKEND", "MEMORY", "CUT", "FLUSHED", "TLS", "FILTER"]);
     }
     listing(out, &header, agents.iter().map(|(place, agent)| row(place, agent, wide)))
 }
@@ -162,8 +163,16 @@ fn row(place: &Place, agent: &Agent, wide: bool) -> Vec<String> {
             agent.memory.map_or_else(|| "-".to_owned(), bytes),
             grouped(agent.cut),
             grouped(agent.flushed),
+            agent.tls.as_ref().map_or_else(|| "-".to_owned(), probes),
             filter.to_owned(),
         ]);
     }
     row
+}
+
+/// What probes for TLS keys have come to: `1,204 keys`, and what they have lost.
+fn probes(probes: &Probes) -> String {
+    let counts = [(probes.keys, "keys"), (probes.lost, "lost"), (probes.unmatched, "unmatched")];
+    let shown = counts.iter().enumerate().filter(|(at, (count, _))| *at == 0 || *count > 0);
+    shown.map(|(_, (count, what))| format!("{} {what}", grouped(*count))).collect::<Vec<_>>().join(", ")
 }

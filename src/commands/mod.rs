@@ -1,6 +1,7 @@
 //! One file, one subcommand; here the command line as a whole.
 
 mod dissection;
+mod excuses;
 mod keylog;
 mod live;
 mod ls;

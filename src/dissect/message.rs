@@ -145,6 +145,8 @@ pub struct Cx<'a> {
     pub(super) port: u16,
     pub(super) start: bool,
     pub(super) addresses: [IpAddr; 2],
+    /// Where it was captured.
+    pub(super) tap: u32,
     pub(super) time: Timestamp,
     pub(super) now: Timestamp,
     pub(super) packet: u64,

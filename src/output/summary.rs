@@ -28,6 +28,8 @@ pub fn summary(pods: Option<usize>, counts: &Counts) -> String {
         (counts.unknown_flows, "flows of unknown protocol"),
         (counts.malformed_flows, "flows malformed"),
         (counts.undecrypted, "encrypted records that the keys do not fit"),
+        (counts.key_events_lost, "events of TLS probes lost"),
+        (counts.keys_unmatched, "TLS secrets of unknown connections"),
         (counts.remains, "remains of responses"),
         (counts.malformed, "packets malformed"),
         (counts.unknown_link, "packets of unknown link type"),

@@ -135,6 +135,7 @@ impl Flow {
                     start: *certain,
                     certain: *certain,
                     addresses: [client.ip, server.ip],
+                    tap: key.tap,
                     hint: None,
                     depth: 0,
                 };
@@ -157,7 +158,8 @@ impl Flow {
             let Ends { client, server, .. } = key.ends(*client_side);
             let addresses = [client.ip, server.ip];
             let (port, certain) = (server.port, *certain);
-            let delivery = Delivery { transport, port, start: true, certain, addresses, hint: None, depth: 0 };
+            let tap = key.tap;
+            let delivery = Delivery { transport, port, start: true, certain, addresses, tap, hint: None, depth: 0 };
             Dissection::new(delivery, &cx.options)
         });
         dissection.piece(key, *client_side, *first_frame, direction, Piece::Chunk(data, stamp), cx);

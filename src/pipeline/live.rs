@@ -49,6 +49,9 @@ struct Tap {
     links: Vec<u32>,
     /// Those of the present agent and of those that are gone.
     drops: Drops,
+    /// What its probes have lost and what they could not place: those of agents that are gone, and of the present one.
+    missed_before: [u64; 2],
+    missed: [u64; 2],
 }
 
 impl<'a> Live<'a> {
@@ -94,6 +97,10 @@ impl<'a> Live<'a> {
             match note {
                 Note::Flushed { count, .. } => self.flushed += count,
                 Note::Filtered { count, .. } => self.filtered += count,
+                Note::Probes(probes) => {
+                    state.missed = [probes.lost, probes.unmatched];
+                    self.keys.explain(tap, &probes.excuse());
+                }
                 _ => {}
             }
         }
@@ -147,7 +154,12 @@ impl<'a> Live<'a> {
 
     /// What was counted so far.
     pub fn counts(&self) -> Counts {
+        let missed = |which: fn([u64; 2]) -> u64| {
+            self.taps.values().map(|tap| which(tap.missed_before) + which(tap.missed)).sum()
+        };
         Counts {
+            key_events_lost: missed(|[lost, _]| lost),
+            keys_unmatched: missed(|[_, unmatched]| unmatched),
             entries: self.entries,
             merged: self.merge.merged(),
             folded: self.fold.folded(),
@@ -162,6 +174,9 @@ impl<'a> Live<'a> {
     pub fn restarted(&mut self, tap: u32) {
         if let Some(tap) = self.taps.get_mut(&tap) {
             tap.drops.restart();
+            for (before, missed) in tap.missed_before.iter_mut().zip(std::mem::take(&mut tap.missed)) {
+                *before += missed;
+            }
             tap.links.clear();
         }
     }

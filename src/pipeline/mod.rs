@@ -64,6 +64,10 @@ pub struct Counts {
     pub malformed_flows: u64,
     /// Encrypted records that did not prove authentic with the keys that are known.
     pub undecrypted: u64,
+    /// What agents' probes saw of TLS keys and lost for want of room.
+    pub key_events_lost: u64,
+    /// TLS secrets that probes have found of connections whose beginning they have not seen.
+    pub keys_unmatched: u64,
     /// Responses without their requests that lack bytes, of their own or before them: they are no entries.
     pub remains: u64,
     /// Flows closed early because a limit was reached.

@@ -226,6 +226,7 @@ pub fn run<S: Source>(
     counts.folded = rows.fold.folded();
     counts.dropped = feed.drops.total();
     counts.flushed = feed.flushed;
+    [counts.key_events_lost, counts.keys_unmatched] = feed.missed;
     match failed {
         Some(error) => Err(error.into()),
         None => Ok(counts),
@@ -258,6 +259,8 @@ struct Feed {
     last_frame: u64,
     drops: Drops,
     flushed: u64,
+    /// What the probes of the agent whose stream it is have lost and could not place.
+    missed: [u64; 2],
 }
 
 impl Feed {
@@ -276,6 +279,7 @@ impl Feed {
             self.drops.note(note, self.lanes.len());
             match note {
                 Note::Flushed { count, .. } => self.flushed += count,
+                Note::Probes(probes) => self.missed = [probes.lost, probes.unmatched],
                 Note::Secrets(lines) => {
                     options.keys.add(lines);
                 }

@@ -361,6 +361,7 @@ pub enum Block {
     Flushed(serde_json::Value),
     End(serde_json::Value),
     Filtered(serde_json::Value),
+    Probes(serde_json::Value),
     Interface { name: String, link: u16, snaplen: u32 },
     Packet(Packet),
     Secrets(String),
@@ -463,6 +464,7 @@ fn parse_block(kind: u64, body: &[u8]) -> Block {
                 2 => Block::Flushed(json),
                 3 => Block::End(json),
                 4 => Block::Filtered(json),
+                5 => Block::Probes(json),
                 other => panic!("custom block {other}"),
             }
         }

@@ -74,6 +74,9 @@ const OPENSSL_1: &str = "import pycurl, sys\n\
     \x20   many(url) if what == 'many' else client(url, what == 'older').perform()\n\
     \x20   print('done', flush=True)\n";
 
+/// Copies of a library, which take an agent a second or more to look at.
+const MANY_LIBRARIES: usize = 30;
+
 /// A client, or a server, in Go.
 const GO: &str = r#"package main
 import ("crypto/tls"; "fmt"; "io"; "net/http"; "os"; "time")
@@ -469,6 +472,76 @@ fn a_session_that_comes_later_gets_the_keys_as_well() {
     let path = stream.path.clone();
     stream.end();
     assert_eq!(asked(&path), ["/before"]);
+}
+
+#[test]
+fn a_session_begins_once_the_programs_that_are_there_have_their_probes() {
+    let net = Net::new();
+    let (pod, others) = (Processes::new(&net), Processes::new(&net));
+    // So many libraries to look at that it takes a while, the server's own last.
+    let folder = net.folder.path().join("libraries");
+    sh(&format!(
+        "library=$(ldconfig -p | sed -n 's/.*libcrypto.so.3 .*=> //p' | head -n 1); \
+         for n in $(seq {MANY_LIBRARIES}) own; do mkdir -p {0}/$n; cp $library {0}/$n/libcrypto.so.3; done",
+        folder.display()
+    ));
+    let load = format!(
+        "import ctypes, time; [ctypes.CDLL('{}/%d/libcrypto.so.3' % n) for n in range(1, {MANY_LIBRARIES} + 1)]\n\
+         print('ready', flush=True); time.sleep(600)",
+        folder.display()
+    );
+    let mut many = pod.command("python3");
+    many.args(["-c", &load]);
+    let _many = ready(many);
+    let mut server = pod.command("python3");
+    server.env("LD_LIBRARY_PATH", folder.join("own"));
+    let _server = pod.server(server, 8443);
+    let mut run = pod.command(binary_with_probes());
+    run.args(["run", "--tls", "--ring", "16Mi", "--pod", "shop/web-1"]).arg("--socket").arg(net.socket());
+    let mut agent = net.start(run);
+    // It returns with the hello, at which the plugin says that the pod is sniffed.
+    let stream = agent.stream(&[]);
+    others.run(&["curl", "-sk", "--http1.1", "https://127.0.0.1:8443/at-once"]);
+    agent.stop();
+    let path = stream.path.clone();
+    let blocks = stream.end();
+    assert_eq!(asked(&path), ["/at-once"]);
+    let told = blocks.iter().find_map(|block| if let Block::Probes(told) = block { Some(told) } else { None });
+    assert_eq!(told.expect("the probes' account")["scanned"], true);
+}
+
+#[test]
+fn programs_whose_tls_no_probe_understands_are_told_of() {
+    let net = Net::new();
+    let pod = Processes::new(&net);
+    let _server = pod.server(pod.command("python3"), 8443);
+    let mut agent = pod.agent(1);
+    let stream = agent.stream(&[]);
+    let knows = |agent: &Agent<'_>, program: &str| {
+        agent.told()["tls"]["unknown"].as_array().expect("a list").iter().any(|known| known == program)
+    };
+    assert_eq!(agent.told()["tls"]["unknown"], serde_json::json!([]));
+    // Java, as far as its keytool asks a server for its certificate.
+    until("Java", || {
+        let said = pod.run(&["keytool", "-printcert", "-sslserver", "127.0.0.1:8443"]);
+        assert!(said.contains("CN=localhost"), "{said}");
+        knows(&agent, "keytool (Java's own)")
+    });
+    // A static program without symbols, and a library that is neither OpenSSL's nor GnuTLS's.
+    let mut busybox = pod.command("busybox");
+    let _busybox = Killed(busybox.args(["sleep", "600"]).spawn().expect("nsenter runs"));
+    until("BusyBox", || knows(&agent, "busybox (BusyBox's own)"));
+    let mut nss = pod.command("python3");
+    nss.args(["-c", "import ctypes, time; ctypes.CDLL('libssl3.so'); time.sleep(600)"]);
+    let _nss = Killed(nss.spawn().expect("nsenter runs"));
+    until("NSS", || knows(&agent, "python3.11 (NSS)") || knows(&agent, "python3 (NSS)"));
+    // Programs whose libraries have probes are not among them.
+    let all = agent.told()["tls"]["unknown"].clone();
+    assert_eq!(all.as_array().expect("a list").len(), 3, "{all}");
+    agent.stop();
+    let blocks = stream.end();
+    let told = blocks.iter().rev().find_map(|block| if let Block::Probes(told) = block { Some(told) } else { None });
+    assert_eq!(told.expect("the probes' account")["unknown"], all);
 }
 
 #[test]

@@ -182,6 +182,27 @@ impl<'a> Window<'a> {
         Ok(String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned())
     }
 
+    /// Notes which of these are among the first `most` bytes.
+    pub(super) fn search(&mut self, most: u64, wanted: &[&[u8]], found: &mut [bool]) -> io::Result<()> {
+        let overlap = wanted.iter().map(|it| it.len()).max().unwrap_or_default();
+        let most = most.min(self.size);
+        let mut at = 0;
+        while at < most {
+            let length = (most - at).min(PIECE as u64) as usize;
+            let Some(piece) = self.get(at, length)? else { break };
+            for (it, found) in wanted.iter().zip(found.iter_mut()).filter(|(_, found)| !**found) {
+                let Some(first) = it.first() else { continue };
+                let mut starts = piece.iter().enumerate().filter(|(_, byte)| *byte == first);
+                *found = starts.any(|(start, _)| piece.get(start..).is_some_and(|rest| rest.starts_with(it)));
+            }
+            if length < PIECE {
+                break;
+            }
+            at += (length - overlap) as u64;
+        }
+        Ok(())
+    }
+
     /// Where each of these texts is, with a zero behind it. A text may be the end of a longer one.
     pub(super) fn places(&mut self, texts: &[&str]) -> io::Result<Vec<HashSet<u64>>> {
         /// No text is longer.

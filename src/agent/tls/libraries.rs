@@ -62,6 +62,13 @@ const LIBRARIES: [Library; 5] = [
     Library { probes: &[("gnutls_hash_fast", "digest")], besides: None },
 ];
 
+/// True if it calls functions that have probes, of another library.
+pub(super) fn is_user(elf: &Elf) -> io::Result<bool> {
+    let Some(names) = elf.section(".dynstr") else { return Ok(false) };
+    let functions: Vec<_> = LIBRARIES.iter().flat_map(|it| it.probes.iter().map(|probe| probe.0)).collect();
+    Ok(elf.window(names).places(&functions)?.iter().any(|places| !places.is_empty()))
+}
+
 /// What goes into a file: nothing if it has no library that is understood.
 pub(super) fn probes(elf: &Elf) -> io::Result<Vec<Probe>> {
     let mut names: Vec<_> =

@@ -6,7 +6,7 @@
 //!
 //! Understood are OpenSSL 3 and 1.1, BoringSSL, each as a library or inside a program or another library that has their symbols
 //! (Node), GnuTLS as a library, and Go since 1.18, with symbols or without. Not understood: NSS, rustls, Java's own TLS, and the
-//! others inside a program without symbols.
+//! others inside a program without symbols; sessions are told of programs that have these ([`unknown`]).
 //!
 //! Processes are found in /proc, which is the target's: the container shares its PID namespace. The kernel removes the probes when
 //! the descriptors that hold them are closed, so with the agent, however it ends.
@@ -16,12 +16,11 @@ mod elf;
 mod golang;
 mod libraries;
 mod scan;
+mod unknown;
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use aya::maps::{Array, MapData, RingBuf};
@@ -29,11 +28,11 @@ use aya::programs::{ProgramError, UProbe, uprobe::UProbeAttachLocation, uprobe::
 use aya::{Ebpf, EbpfLoader};
 
 use super::daemon::{Daemon, Phase};
-use super::keys::Probes;
+use super::keys::Survey;
 use super::{Error, log, process};
 use derive::Correlator;
 use elf::Elf;
-use scan::{Found, Scanner};
+use scan::{Found, Place, Scanner};
 
 /// The programs, as clang has compiled them.
 static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probes.o"));
@@ -47,6 +46,9 @@ const NODES_OWN: u64 = 0xefff_fffc;
 /// How often processes are looked for.
 const SCAN: Duration = Duration::from_millis(200);
 
+/// The most programs, and files, that are told of.
+const MOST_TOLD: usize = 16;
+
 /// Probes in place, and what comes of them.
 pub(super) struct Tls {
     prober: Prober,
@@ -59,10 +61,7 @@ pub(super) struct Tls {
 struct Prober {
     programs: Ebpf,
     scanner: Scanner,
-    /// How many files have probes.
-    files: Arc<AtomicU64>,
-    /// True once a file could not be probed.
-    refused: bool,
+    survey: Survey,
 }
 
 impl Tls {
@@ -94,17 +93,16 @@ impl Tls {
         let lost = programs.take_map("lost").and_then(|map| Array::try_from(map).ok());
         let (Some(events), Some(lost)) = (events, lost) else { return Err(Error::new("the probes have no maps")) };
         try_out(&mut programs).map_err(|error| refused(&cause(&error)))?;
-        let prober = Prober { programs, scanner: Scanner::default(), files: Arc::default(), refused: false };
+        let prober = Prober { programs, scanner: Scanner::default(), survey: Survey::default() };
         Ok(Self { prober, events, lost, correlator: Correlator::default() })
     }
 
     /// Takes over keys until the agent ends.
     pub(super) fn run(mut self, daemon: &'static Daemon) {
-        let files = Arc::clone(&self.prober.files);
         // Apart from the keys: they are to be there before the packets that need them.
         std::thread::spawn(move || {
             process::be_nice(process::CAPTURE);
-            self.prober.run();
+            self.prober.run(daemon);
         });
         let mut lines = Vec::new();
         loop {
@@ -113,8 +111,7 @@ impl Tls {
                 self.correlator.event(&event, &mut lines);
             }
             let lost = self.lost.get(&0, 0).unwrap_or_default();
-            let probes = Probes { files: files.load(Relaxed), lost, unmatched: self.correlator.unmatched };
-            if let Phase::Ended(_) = daemon.learn(&lines, probes) {
+            if let Phase::Ended(_) = daemon.learn(&lines, lost, self.correlator.unmatched) {
                 return;
             }
             lines.clear();
@@ -124,24 +121,45 @@ impl Tls {
 
 impl Prober {
     /// Follows processes as they come, as long as the agent lives.
-    fn run(mut self) {
-        let mut files = 0;
+    fn run(mut self, daemon: &Daemon) {
+        let Self { programs, scanner, survey } = &mut self;
         loop {
-            self.scanner.scan(|found| {
-                if let Err(error) = attach(&mut self.programs, found) {
-                    if !is_gone(&error) && !std::mem::replace(&mut self.refused, true) {
-                        log(format_args!("warning: no probe in {}: {}", found.name, cause(&error)));
+            scanner.scan(|found| match found {
+                Found::File(place) => match attach(programs, &place) {
+                    Ok(()) => {
+                        survey.files += 1;
+                        log(format_args!("tls: probes in {}", place.name));
                     }
-                } else {
-                    files += 1;
-                    log(format_args!("tls: probes in {}", found.name));
+                    Err(error) if is_gone(&error) => {}
+                    Err(error) => {
+                        let refusal = format!("{}: {}", place.name, cause(&error));
+                        if add(&mut survey.refused, &refusal) {
+                            log(format_args!("warning: no probe in {refusal}"));
+                        }
+                    }
+                },
+                Found::Unknown(program, tls) => {
+                    let program = format!("{program} ({tls})");
+                    if add(&mut survey.unknown, &program) {
+                        log(format_args!("warning: no probe knows the TLS of {program}"));
+                    }
                 }
             });
             // Told once all files are probed that were there.
-            self.files.store(files, Relaxed);
+            survey.scanned = true;
+            daemon.survey(survey);
             std::thread::sleep(SCAN);
         }
     }
+}
+
+/// Adds what is new, as long as there are few; true if it did.
+fn add(list: &mut Vec<String>, new: &str) -> bool {
+    let adds = list.len() < MOST_TOLD && !list.iter().any(|known| known == new);
+    if adds {
+        list.push(new.to_owned());
+    }
+    adds
 }
 
 /// Sees whether the kernel lets it be done at all, with a place of the agent's own that is not run again.
@@ -156,7 +174,7 @@ fn try_out(programs: &mut Ebpf) -> Result<(), ProgramError> {
 }
 
 /// Puts probes into a file, in the order in which they must be there.
-fn attach(programs: &mut Ebpf, found: &Found) -> Result<(), ProgramError> {
+fn attach(programs: &mut Ebpf, found: &Place) -> Result<(), ProgramError> {
     for (name, offset) in &found.probes {
         let Some(program) = programs.program_mut(name) else { continue };
         let program: &mut UProbe = program.try_into()?;

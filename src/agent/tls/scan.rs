@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::elf::Elf;
 use super::libraries::{self, Probe};
+use super::unknown;
 
 /// How long after its start a process is looked at each time: it loads its libraries, or becomes another program.
 const YOUNG: Duration = Duration::from_secs(3);
@@ -33,12 +34,22 @@ const FOLDERS: [&str; 8] = [
     "usr/lib/aarch64-linux-gnu",
 ];
 
+/// What the kernel says behind the path of a file that was removed.
+const DELETED: &str = " (deleted)";
+
 /// Programs with a TLS library inside that run for an instant as well.
 const PROGRAMS: [&str; 2] = ["usr/bin/node", "usr/local/bin/node"];
 
+/// What a scan tells of.
+pub(super) enum Found {
+    File(Place),
+    /// A program with TLS that no probe understands, and whose.
+    Unknown(String, &'static str),
+}
+
 /// A file that probes go into.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct Place {
     /// A path that reaches it now.
     pub(super) path: PathBuf,
     /// What it is, for people.
@@ -50,8 +61,8 @@ pub(super) struct Found {
 /// What was seen so far.
 #[derive(Default)]
 pub(super) struct Scanner {
-    /// Files that were looked at, by device and inode.
-    files: HashSet<(u64, u64)>,
+    /// Files that were looked at, by device and inode, and the TLS in them that no probe understands.
+    files: HashMap<(u64, u64), Option<&'static str>>,
     /// Roots whose folders were looked at.
     roots: HashSet<(u64, u64)>,
     /// Processes, since when they are known and when they were looked at.
@@ -59,8 +70,9 @@ pub(super) struct Scanner {
 }
 
 impl Scanner {
-    /// Looks at processes that are new or due; tells of files that were not seen before, at once: looking at one takes a while.
-    pub(super) fn scan(&mut self, mut tell: impl FnMut(&Found)) {
+    /// Looks at processes that are new or due; tells of files that were not seen before, at once: looking at one takes a while. Of
+    /// programs it may tell again.
+    pub(super) fn scan(&mut self, mut tell: impl FnMut(Found)) {
         let now = Instant::now();
         let own = std::process::id();
         let mut alive = HashSet::new();
@@ -81,7 +93,7 @@ impl Scanner {
     }
 
     /// Looks at a process. It may end meanwhile, so nothing that fails is of interest.
-    fn process(&mut self, folder: &Path, tell: &mut impl FnMut(&Found)) {
+    fn process(&mut self, folder: &Path, tell: &mut impl FnMut(Found)) {
         let root = folder.join("root");
         if fs::metadata(root.join(".")).is_ok_and(|it| self.roots.insert((it.dev(), it.ino()))) {
             for folder in FOLDERS {
@@ -96,33 +108,44 @@ impl Scanner {
             }
         }
         let program = folder.join("exe");
-        let name = fs::read_link(&program).unwrap_or_default();
-        self.file(&program, &base_name(&name.to_string_lossy()), tell);
+        let name = fs::read_link(&program).unwrap_or_default().to_string_lossy().into_owned();
+        let name = base_name(name.trim_end_matches(DELETED));
+        let mut unknown: Vec<_> = self.file(&program, &name, tell).into_iter().collect();
         let Ok(maps) = fs::read_to_string(folder.join("maps")) else { return };
         // Any other library may have one of these inside, which takes longer to find out.
         let (known, others): (Vec<_>, Vec<_>) = maps.lines().filter_map(mapped).partition(|(_, path)| is_library(path));
         for (range, path) in known.into_iter().chain(others) {
             // What was removed since is there still, for those that have it open: Java's libraries often are.
-            let reached = match path.strip_suffix(" (deleted)") {
+            let reached = match path.strip_suffix(DELETED) {
                 Some(_) => folder.join("map_files").join(range),
                 None => root.join(path.trim_start_matches('/')),
             };
-            self.file(&reached, &base_name(path), tell);
+            unknown.extend(self.file(&reached, &base_name(path), tell));
+        }
+        for tls in unknown {
+            tell(Found::Unknown(shown(&name), tls));
         }
     }
 
-    /// Looks at a file once.
-    fn file(&mut self, path: &Path, name: &str, tell: &mut impl FnMut(&Found)) {
-        let Ok(file) = File::open(path) else { return };
-        let Ok(metadata) = file.metadata() else { return };
-        if !metadata.is_file() || !self.files.insert((metadata.dev(), metadata.ino())) {
-            return;
+    /// Looks at a file once; what TLS is in it that no probe understands.
+    fn file(&mut self, path: &Path, name: &str, tell: &mut impl FnMut(Found)) -> Option<&'static str> {
+        let file = File::open(path).ok()?;
+        let metadata = file.metadata().ok()?;
+        if !metadata.is_file() {
+            return None;
         }
-        let probes = Elf::read(file).ok().flatten().and_then(|elf| libraries::probes(&elf).ok());
-        if let Some(probes) = probes.filter(|probes| !probes.is_empty()) {
-            let name = name.chars().filter(char::is_ascii_graphic).take(60).collect();
-            tell(&Found { path: path.to_owned(), name, probes });
+        let id = (metadata.dev(), metadata.ino());
+        if let Some(unknown) = self.files.get(&id) {
+            return *unknown;
         }
+        let elf = Elf::read(file).ok().flatten();
+        let probes = elf.as_ref().and_then(|elf| libraries::probes(elf).ok()).unwrap_or_default();
+        let unknown = elf.filter(|_| probes.is_empty()).and_then(|elf| unknown::kind(&elf, name).ok().flatten());
+        self.files.insert(id, unknown);
+        if !probes.is_empty() {
+            tell(Found::File(Place { path: path.to_owned(), name: shown(name), probes }));
+        }
+        unknown
     }
 }
 
@@ -138,6 +161,11 @@ fn mapped(line: &str) -> Option<(&str, &str)> {
 fn is_library(path: &str) -> bool {
     let name = base_name(path);
     LIBRARIES.iter().any(|library| name.starts_with(library))
+}
+
+/// What of a name people get to see.
+fn shown(name: &str) -> String {
+    name.chars().filter(char::is_ascii_graphic).take(60).collect()
 }
 
 fn base_name(path: &str) -> String {

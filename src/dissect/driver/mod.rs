@@ -43,6 +43,8 @@ pub struct Delivery {
     pub certain: bool,
     /// The addresses of client and server.
     pub addresses: [IpAddr; 2],
+    /// Where it was captured, by the number of the pod; 0 if that is not known.
+    pub tap: u32,
     /// What its protocol is likely to be, from other signs than its bytes.
     pub hint: Option<&'static Protocol>,
     /// How many flows it is inside of: 0 for one of packets.

@@ -65,6 +65,7 @@ pub(super) fn context<'a>(
         port: flow.port,
         start: flow.start,
         addresses: flow.addresses,
+        tap: flow.tap,
         time: first.time,
         now: newest.time,
         packet: first.packet,

@@ -540,6 +540,7 @@ mod tests {
             start: true,
             certain: true,
             addresses: [any; 2],
+            tap: 0,
             hint: None,
             depth: 0,
         };

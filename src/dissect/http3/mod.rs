@@ -315,6 +315,7 @@ mod tests {
             port: 443,
             start: true,
             addresses: [IpAddr::V4(Ipv4Addr::LOCALHOST); 2],
+            tap: 0,
             time: Timestamp::default(),
             now: Timestamp::default(),
             packet: 1,

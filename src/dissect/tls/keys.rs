@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 
+use super::unseen::Unseen;
 use crate::dissect::text;
-use crate::entry::Timestamp;
+use crate::entry::{Text, Timestamp};
 
 /// The most connections whose secrets are kept; past it the oldest are forgotten.
 const MAX_CONNECTIONS: usize = 500_000;
@@ -127,6 +128,8 @@ pub struct Keys {
     patience: AtomicI64,
     /// Connections that wait for theirs.
     waiting: AtomicUsize,
+    /// What agents say of keys that they did not see.
+    unseen: Unseen,
 }
 
 #[derive(Default)]
@@ -172,6 +175,22 @@ impl Keys {
     /// True if there are any, or may be.
     pub(in crate::dissect) fn is_useful(&self) -> bool {
         !self.is_empty() || self.may_grow()
+    }
+
+    /// The agent at that tap has probes for keys, and says this of what they miss; nothing if it knows of nothing.
+    pub fn explain(&self, tap: u32, excuse: &str) {
+        self.unseen.explain(tap, excuse);
+    }
+
+    /// Why a connection that was seen at that tap has none.
+    pub(in crate::dissect) fn missing(&self, tap: u32) -> Text {
+        let reason = if self.is_useful() { "the key log has no key for it" } else { "no key log given" };
+        self.unseen.meet(tap).unwrap_or(Text::Borrowed(reason))
+    }
+
+    /// What connections lacked keys for, where there are probes: taps and reasons that are new since the last call.
+    pub fn take_unseen(&self) -> Vec<(u32, Text)> {
+        self.unseen.take()
     }
 
     /// True if there is none.

@@ -26,6 +26,7 @@ mod row;
 pub(super) mod schedule;
 mod session;
 pub(super) mod suite;
+mod unseen;
 
 use super::{Cursor, Cx, Dissector, Malformed, Message, Outcome, Progress, Protocol, Recover, Transport};
 use crate::entry::{Direction, Text, Timestamp, Value};
@@ -90,9 +91,17 @@ struct Tls {
     alpn: Option<&'static Protocol>,
     session: Option<Box<Session>>,
     /// Why it is not decrypted.
-    reason: Option<&'static str>,
+    closed: Option<Closed>,
     /// Records wait for keys that may still come.
     waiting: Option<Waiting>,
+}
+
+/// Why a connection is not decrypted.
+#[derive(Clone, Copy)]
+enum Closed {
+    /// It has no keys.
+    NoKeys,
+    For(&'static str),
 }
 
 /// What one side has sent.
@@ -315,7 +324,7 @@ impl Tls {
             self.waiting = Waiting::new(keys, cx.now());
         }
         let Some(secrets) = found.filter(|_| !may_grow || self.waiting.is_none()) else {
-            self.reason = Some(if keys.is_useful() { "the key log has no key for it" } else { "no key log given" });
+            self.closed = Some(Closed::NoKeys);
             return;
         };
         self.waiting = None;
@@ -326,10 +335,10 @@ impl Tls {
                         session.change_cipher(direction);
                     }
                 }
-                self.reason = None;
+                self.closed = None;
                 self.session = Some(session);
             }
-            Err(why) => self.reason = Some(why),
+            Err(why) => self.closed = Some(Closed::For(why)),
         }
     }
 

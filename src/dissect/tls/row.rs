@@ -2,7 +2,7 @@
 
 use super::extensions::version;
 use super::handshake::{ClientHello, ServerHello};
-use super::{PROTOCOL, Tls};
+use super::{Closed, PROTOCOL, Tls};
 use crate::dissect::tls::record::Alert;
 use crate::dissect::{Cursor, Cx, Malformed, Message, Progress, Role};
 use crate::entry::{Direction, Timestamp, Value};
@@ -71,6 +71,12 @@ impl Tls {
         response.id = ID;
         response.bytes = self.side(Direction::ToClient).bytes;
         response.warnings.extend(self.session.as_ref().and_then(|session| session.trouble()));
+        let reason = self.session.is_none().then(|| match self.closed {
+            Some(Closed::NoKeys) => cx.options.keys.missing(cx.tap),
+            Some(Closed::For(why)) => why.into(),
+            None if cx.options.keys.is_useful() => "it ended before anything was encrypted".into(),
+            None => "no key log given".into(),
+        });
         if cx.detail() {
             let mut fields = match std::mem::take(&mut response.detail) {
                 Value::Map(fields) => fields,
@@ -78,14 +84,7 @@ impl Tls {
             };
             fields.append(&mut self.more);
             fields.push(("decrypted".into(), self.session.is_some().into()));
-            if self.session.is_none() {
-                let reason = match self.reason {
-                    Some(reason) => reason,
-                    None if cx.options.keys.is_useful() => "it ended before anything was encrypted",
-                    None => "no key log given",
-                };
-                fields.push(("reason".into(), reason.into()));
-            }
+            fields.extend(reason.map(|reason| ("reason".into(), reason.into())));
             response.detail = Value::Map(fields);
         }
         cx.emit(response);

@@ -132,6 +132,7 @@ impl Session {
             start: true,
             certain: true,
             addresses: cx.addresses,
+            tap: cx.tap,
             hint: hint.or(cx.hint).or_else(|| usual(cx.port)),
             depth: cx.depth + 1,
         };
