@@ -12,6 +12,8 @@
 mod agent;
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(feature = "cli")]
+mod closed;
 #[path = "fuzz/conversation.rs"]
 mod conversation;
 #[cfg(feature = "cli")]

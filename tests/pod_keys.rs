@@ -46,6 +46,35 @@ async fn keys_that_a_program_logs_in_its_pod_decrypt_what_it_says() {
     assert!(past.entries().iter().any(|entry| entry["target"] == "/page-2" && entry["decrypted"] == "keylog"));
 }
 
+/// Serves HTTPS to other pods.
+const SERVER: &str = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /tmp/k -out /tmp/c -days 2 \
+    -subj /CN=localhost 2>/dev/null; exec openssl s_server -accept 8443 -key /tmp/k -cert /tmp/c -www >/dev/null";
+
+/// Once it is told to go, asks for ten pages and logs the keys.
+const CLIENT: &str = "until test -e /tmp/go; do sleep 0.1; done; for n in 1 2 3 4 5 6 7 8 9 10; do \
+    SSLKEYLOGFILE=/tmp/keys curl -sk --retry 60 --retry-connrefused -o /dev/null https://$SERVER:8443/page-$n; done; sleep 600";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_in_a_pod_decrypt_what_its_node_captures() {
+    let place = Place::new("node-keys", json!({})).await;
+    place.pod("server", &from_node::spec(SERVER, &json!([]))).await;
+    let server = place.pods().get("server").await.unwrap().status.unwrap().pod_ip.unwrap();
+    place.pod("client", &from_node::spec(CLIENT, &json!([{"name": "SERVER", "value": server}]))).await;
+    let via = ["--via", "node", "--via-namespace", &place.namespace];
+    let sniffed = sniff(&place, &[&["client", "--keylog", "pod:/tmp/keys"], &via[..]].concat());
+    sniffed.says("+ ", 1);
+    sniffed.says("no key log /tmp/keys in container web yet", 1);
+    place.exec("client", "web", &["touch", "/tmp/go"]).await;
+    sniffed.prints("\"decrypted\":\"keylog\"", 10);
+    let done = sniffed.interrupt();
+    assert_eq!(done.code(), Some(0), "{}", done.stderr);
+    let entries = done.entries();
+    let mut pages: Vec<_> =
+        entries.iter().filter_map(|entry| entry["target"].as_str()?.strip_prefix("/page-")).collect();
+    pages.sort_unstable();
+    assert_eq!(pages, ["1", "10", "2", "3", "4", "5", "6", "7", "8", "9"], "{}", done.stderr);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_log_that_cannot_be_read_is_told_once() {
     let place = Place::new("no-pod-keys", json!({})).await;

@@ -75,6 +75,10 @@ impl Scanner {
     pub(super) fn scan(&mut self, mut tell: impl FnMut(Found)) {
         let now = Instant::now();
         let own = std::process::id();
+        if let Ok(metadata) = fs::metadata(super::OWN) {
+            // Whoever execs into the container runs it as well.
+            self.files.insert((metadata.dev(), metadata.ino()), None);
+        }
         let mut alive = HashSet::new();
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Some(process) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };

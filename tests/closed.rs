@@ -1,0 +1,107 @@
+//! TLS that stays closed, and why: rows say so, and the plugin once for each pod; with real programs on a real cluster.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::support::cluster::{Place, kubeconfig};
+use crate::support::from_node;
+use crate::support::sniff::{Sniff, command};
+
+/// Serves HTTPS, old clients as well, and lines of text over TLS, neither of which is sniffed.
+const SERVER: &str = "openssl req -x509 -newkey rsa:2048 -nodes -keyout /tmp/k -out /tmp/c -days 2 \
+    -subj /CN=localhost 2>/dev/null; \
+    for port in 8443 8445; do sleep 100000 | openssl s_server -accept $port -quiet -key /tmp/k -cert /tmp/c >/dev/null & done; \
+    exec openssl s_server -accept 8444 -www -cipher ALL:@SECLEVEL=0 -key /tmp/k -cert /tmp/c >/dev/null";
+
+/// Says a line each second over one connection that stays open; once it is told to go, over another one too.
+const LINES: &str = "lines() { while true; do echo line; sleep 1; done | openssl s_client -quiet -connect $SERVER:$1 2>/dev/null; }; \
+    lines 8443 & until test -e /tmp/go; do sleep 0.1; done; lines 8445";
+
+fn sniff(place: &Place, arguments: &[&str]) -> Sniff {
+    let mut command = command();
+    command.args(arguments).args(["-n", &place.namespace, "-o", "json"]).env("KUBECONFIG", kubeconfig());
+    Sniff::start(command)
+}
+
+/// A pod with the node's programs, and these folders of the node's besides.
+async fn pod(place: &Place, name: &str, script: &str, server: &str, folders: &[&str]) {
+    let mut spec = from_node::spec(script, &json!([{"name": "SERVER", "value": server}]));
+    for (number, folder) in folders.iter().enumerate() {
+        let name = format!("more-{number}");
+        spec["volumes"].as_array_mut().unwrap().push(json!({"name": name, "hostPath": {"path": folder}}));
+        let mounts = spec["containers"][0]["volumeMounts"].as_array_mut().unwrap();
+        mounts.push(json!({"name": name, "mountPath": folder, "readOnly": true}));
+    }
+    place.pod(name, &spec).await;
+}
+
+async fn server(place: &Place) -> String {
+    pod(place, "server", SERVER, "", &[]).await;
+    let listens = "until grep -q :20FB /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done; echo listens";
+    assert_eq!(place.exec("server", "web", &["sh", "-c", listens]).await.trim(), "listens");
+    place.pods().get("server").await.unwrap().status.unwrap().pod_ip.unwrap()
+}
+
+/// The reasons of the rows of that pod's connections.
+fn reasons<'a>(entries: &'a [Value], pod: &str) -> Vec<&'a str> {
+    let of_pod = entries.iter().filter(|entry| entry["protocol"] == "tls" && entry["src"]["name"] == *pod);
+    of_pod.filter_map(|entry| entry["response"]["reason"].as_str().or(entry["request"]["reason"].as_str())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_whose_tls_no_probe_understands_are_named_where_it_matters() {
+    let place = Place::new("closed", json!({})).await;
+    let server = server(&place).await;
+    // The plugin itself has rustls inside.
+    let plugin = Path::new(env!("CARGO_BIN_EXE_kubectl-sniff"));
+    let rust = format!(
+        "while true; do {} ls --server https://$SERVER:8444 --insecure-skip-tls-verify --request-timeout 2s; sleep 0.2; done",
+        plugin.display()
+    );
+    let java = "while true; do /usr/lib/jvm/java-17-openjdk-*/bin/keytool -printcert -sslserver $SERVER:8444; done";
+    let busybox = "while true; do PATH=/nowhere /bin/busybox wget -q -O - --no-check-certificate https://$SERVER:8444/; \
+                   /bin/busybox sleep 0.5; done";
+    pod(&place, "rust", &rust, &server, &[plugin.parent().unwrap().to_str().unwrap()]).await;
+    pod(&place, "java", java, &server, &["/etc/java-17-openjdk"]).await;
+    pod(&place, "box", busybox, &server, &[]).await;
+    let sniffed = sniff(&place, &["rust|java|box", "--tls", "--summary"]);
+    let told =
+        [("rust", "kubectl-sniff (rustls)"), ("java", "keytool (Java's own)"), ("box", "busybox (BusyBox's own)")];
+    for (pod, program) in told {
+        let what = format!("{}/{pod}: TLS that stays closed: {}", place.namespace, reason(program));
+        sniffed.says(&what, 1);
+    }
+    for (_, program) in told {
+        sniffed.prints(&reason(program), 1);
+    }
+    let done = sniffed.interrupt();
+    assert_eq!(done.code(), Some(0), "{}", done.stderr);
+    assert_eq!(done.stderr.matches("hint: --tls reads the processes of one container").count(), 1, "{}", done.stderr);
+    let mut entries = done.entries();
+    let summary = entries.pop().unwrap();
+    assert_eq!((&summary["summary"]["keyEventsLost"], &summary["summary"]["keysUnmatched"]), (&json!(0), &json!(0)));
+    for (pod, program) in told {
+        assert!(reasons(&entries, pod).contains(&&*reason(program)), "{pod}: {:?}", reasons(&entries, pod));
+    }
+}
+
+fn reason(program: &str) -> String {
+    format!("the probes have not seen its keys; they do not know the TLS of {program}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_stay_open_have_their_rows_in_time() {
+    let place = Place::new("closed-open", json!({})).await;
+    let server = server(&place).await;
+    pod(&place, "client", LINES, &server, &[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    // It may get keys, and never does.
+    let sniffed = sniff(&place, &["client", "--keylog", folder.path().join("keys").to_str().unwrap()]);
+    sniffed.says("+ ", 1);
+    sniffed.prints("its handshake was not seen", 1);
+    place.exec("client", "web", &["touch", "/tmp/go"]).await;
+    sniffed.prints("the key log has no key for it", 1);
+    let entries = sniffed.interrupt().entries();
+    assert_eq!(reasons(&entries, "client"), ["its handshake was not seen", "the key log has no key for it"]);
+}
