@@ -75,6 +75,18 @@ async fn programs_whose_tls_no_probe_understands_are_named_where_it_matters() {
     for (_, program) in told {
         sniffed.prints(&reason(program), 1);
     }
+    // Who lists agents sees the same.
+    let list = |format: &str| {
+        let mut command = command();
+        command.args(["ls", "-n", &place.namespace, "-o", format]).env("KUBECONFIG", kubeconfig());
+        Sniff::start(command).end()
+    };
+    let agents = list("json").entries();
+    for (pod, program) in told {
+        let agent = agents.iter().find(|agent| agent["pod"] == *pod).unwrap();
+        assert!(agent["tls"]["unknown"].as_array().unwrap().contains(&json!(program)), "{agent}");
+    }
+    assert_eq!(list("wide").stdout.matches(" keys ").count(), 3);
     let done = sniffed.interrupt();
     assert_eq!(done.code(), Some(0), "{}", done.stderr);
     assert_eq!(done.stderr.matches("hint: --tls reads the processes of one container").count(), 1, "{}", done.stderr);
@@ -104,4 +116,19 @@ async fn connections_that_stay_open_have_their_rows_in_time() {
     sniffed.prints("the key log has no key for it", 1);
     let entries = sniffed.interrupt().entries();
     assert_eq!(reasons(&entries, "client"), ["its handshake was not seen", "the key log has no key for it"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_probes_are_not_admitted_the_reason_and_the_alternative_are_told() {
+    let place = Place::new("closed-refused", json!({"pod-security.kubernetes.io/enforce": "baseline"})).await;
+    place.pod("web", &json!({})).await;
+    let done = sniff(&place, &["web", "--tls"]).end();
+    assert_eq!(done.code(), Some(1), "{}", done.stderr);
+    let reason = format!(
+        "/web: --tls needs an agent with the capabilities SYS_ADMIN and SYS_PTRACE, which is not admitted in namespace {}",
+        place.namespace
+    );
+    assert!(done.stderr.contains(&reason) && done.stderr.contains("PodSecurity \"baseline"), "{}", done.stderr);
+    assert!(done.stderr.contains("hint: without --tls it needs less; --keylog FILE"), "{}", done.stderr);
+    assert_eq!(place.agents("web").await, [""; 0]);
 }

@@ -97,7 +97,7 @@ async fn sniff(args: &Args, status: &mut Status) -> Result<(), Failure> {
             return Err(Failure::usage(
                 "--tls reads the keys of a pod's processes from inside the pod, --via node stays outside",
             )
-            .hint("--keylog FILE decrypts with keys that a program has logged"));
+            .hint("--keylog FILE, or pod:PATH, decrypts with keys that a program has logged"));
         }
         Via::Pod if via_namespace.is_some() => {
             return Err(Failure::usage("--via-namespace is where --via node puts its capture pods"));

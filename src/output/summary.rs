@@ -86,5 +86,11 @@ mod tests {
             summary(Some(3), &counts),
             "3 pods · 12,345 packets · 0 dropped by kernel · 0 flushed · 0 gaps · 1,204 entries · 3 cut by snaplen"
         );
+        let counts = Counts { key_events_lost: 2, keys_unmatched: 1, ..Counts::default() };
+        assert_eq!(
+            summary(None, &counts),
+            "0 packets · 0 dropped by kernel · 0 flushed · 0 gaps · 0 entries · 2 events of TLS probes lost · \
+             1 TLS secrets of unknown connections"
+        );
     }
 }

@@ -511,6 +511,28 @@ fn a_session_begins_once_the_programs_that_are_there_have_their_probes() {
 }
 
 #[test]
+fn what_probes_lose_is_counted_and_told() {
+    let net = Net::new();
+    let pod = Processes::new(&net);
+    let _server = pod.server(pod.command("python3"), 8443);
+    let mut agent = pod.agent(1);
+    let stream = agent.stream(&[]);
+    // Nobody takes what the probes write, which is more than there is room for.
+    let signal = |name: &str| sh(&format!("kill -{name} $(cat /proc/{id}/task/{id}/children)", id = agent.child.id()));
+    signal("STOP");
+    assert_eq!(pod.run(&["python3", "-c", MANY, "300"]), "300");
+    signal("CONT");
+    until("the losses are counted", || agent.told()["tls"]["lost"].as_u64() > Some(0));
+    agent.stop();
+    let path = stream.path.clone();
+    let blocks = stream.end();
+    let told = blocks.iter().rev().find_map(|block| if let Block::Probes(told) = block { Some(told) } else { None });
+    let lost = told.expect("the probes' account")["lost"].as_u64().expect("a number");
+    let (_, counts) = dissect_file(&path);
+    assert!(lost > 0 && counts.key_events_lost == lost, "{lost}, {counts:?}");
+}
+
+#[test]
 fn programs_whose_tls_no_probe_understands_are_told_of() {
     let net = Net::new();
     let pod = Processes::new(&net);
