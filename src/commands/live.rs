@@ -45,7 +45,7 @@ const NAMES: Duration = Duration::from_secs(2);
 const LOGGED: Duration = Duration::from_secs(10);
 
 /// The same for keys that agents read, which come with the packets.
-const PROBED: Duration = Duration::from_secs(3);
+const PROBED: Duration = Duration::from_secs(5);
 
 /// A day stands for ever.
 const FOR_EVER: Duration = Duration::from_hours(24 * 365);
