@@ -74,8 +74,8 @@ const OPENSSL_1: &str = "import pycurl, sys\n\
     \x20   many(url) if what == 'many' else client(url, what == 'older').perform()\n\
     \x20   print('done', flush=True)\n";
 
-/// Copies of a library, which take an agent a second or more to look at.
-const MANY_LIBRARIES: usize = 30;
+/// Copies of a library, which take an agent of a debug build half a second or so to look at.
+const MANY_LIBRARIES: usize = 8;
 
 /// A client, or a server, in Go.
 const GO: &str = r#"package main
@@ -518,10 +518,11 @@ fn what_probes_lose_is_counted_and_told() {
     let mut agent = pod.agent(1);
     let stream = agent.stream(&[]);
     // Nobody takes what the probes write, which is more than there is room for.
-    let signal = |name: &str| sh(&format!("kill -{name} $(cat /proc/{id}/task/{id}/children)", id = agent.child.id()));
-    signal("STOP");
+    let id = agent.child.id();
+    sh(&format!("kill -STOP $(cat /proc/{id}/task/{id}/children)"));
     assert_eq!(pod.run(&["python3", "-c", MANY, "300"]), "300");
-    signal("CONT");
+    // What has started it has stopped with it.
+    sh(&format!("kill -CONT $(cat /proc/{id}/task/{id}/children) {id}"));
     until("the losses are counted", || agent.told()["tls"]["lost"].as_u64() > Some(0));
     agent.stop();
     let path = stream.path.clone();

@@ -184,8 +184,7 @@ impl Keys {
 
     /// Why a connection that was seen at that tap has none.
     pub(in crate::dissect) fn missing(&self, tap: u32) -> Text {
-        let reason = if self.is_useful() { "the key log has no key for it" } else { "no key log given" };
-        self.unseen.meet(tap).unwrap_or(Text::Borrowed(reason))
+        self.unseen.meet(tap).unwrap_or(Text::Borrowed("the key log has no key for it"))
     }
 
     /// What connections lacked keys for, where there are probes: taps and reasons that are new since the last call.

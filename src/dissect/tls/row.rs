@@ -71,11 +71,13 @@ impl Tls {
         response.id = ID;
         response.bytes = self.side(Direction::ToClient).bytes;
         response.warnings.extend(self.session.as_ref().and_then(|session| session.trouble()));
+        // Of TLS 1.3, the server's part is encrypted from the row's response on.
+        let began = self.version_13 && !response.failed || self.is_sealed();
         let reason = self.session.is_none().then(|| match self.closed {
-            Some(Closed::NoKeys) => cx.options.keys.missing(cx.tap),
             Some(Closed::For(why)) => why.into(),
-            None if cx.options.keys.is_useful() => "it ended before anything was encrypted".into(),
-            None => "no key log given".into(),
+            _ if !cx.options.keys.is_useful() => "no key log given".into(),
+            Some(Closed::NoKeys) if began => cx.options.keys.missing(cx.tap),
+            _ => "it ended before anything was encrypted".into(),
         });
         if cx.detail() {
             let mut fields = match std::mem::take(&mut response.detail) {
