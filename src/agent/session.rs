@@ -34,8 +34,8 @@ const ARRIVAL: Duration = Duration::from_millis(30);
 /// How long such a session waits for that to be stored, on a machine that is busy with other things.
 const STORED: Duration = Duration::from_secs(1);
 
-/// How long a session waits until all programs have their probes: less than it takes a client to think that the agent is gone.
-const PROBED: Duration = Duration::from_secs(6);
+/// How long a session waits until all programs have their probes.
+const PROBED: Duration = Duration::from_secs(15);
 
 /// How long packets wait for their keys, at least; at most twice as long.
 const HELD: Duration = Duration::from_millis(40);
@@ -139,17 +139,17 @@ impl Client<'_> {
 fn stream(daemon: &Daemon, client: &Client<'_>, wanted: &Session, seat: &Seat<'_>) -> io::Result<()> {
     let mut connection = client.connection;
     let mut out = Vec::with_capacity(2 * CHUNK);
+    pcapng::section(&mut out, concat!("sniff-agent ", env!("CARGO_PKG_VERSION")));
     if wanted.until.is_some() {
         await_the_present(daemon);
     } else {
-        await_probes(daemon);
+        await_probes(daemon, client, &mut out)?;
     }
     let mut reader;
     let mut probes = None;
     {
         let state = daemon.lock();
         reader = Reader::new(wanted, daemon, &state.master);
-        pcapng::section(&mut out, concat!("sniff-agent ", env!("CARGO_PKG_VERSION")));
         pcapng::hello(&mut out, &daemon.hello(&state, wanted));
         account(&state, &mut probes, &mut out);
     }
@@ -224,12 +224,27 @@ fn await_the_present(daemon: &Daemon) {
 }
 
 /// Waits until the programs that are there have their probes: what they say once the session has begun is to be read.
-fn await_probes(daemon: &Daemon) {
-    let begun = Instant::now();
+fn await_probes(daemon: &Daemon, client: &Client<'_>, out: &mut Vec<u8>) -> io::Result<()> {
+    let (begun, mut connection) = (Instant::now(), client.connection);
+    let mut heartbeat = begun;
     let mut state = daemon.lock();
-    while state.keys.is_incomplete() && state.phase == Phase::Capturing && begun.elapsed() < PROBED {
+    while state.keys.is_incomplete()
+        && state.phase == Phase::Capturing
+        && !client.has_left()
+        && begun.elapsed() < PROBED
+    {
         state = daemon.wait(state, Duration::from_millis(100));
+        if heartbeat.elapsed() >= HEARTBEAT {
+            heartbeat = Instant::now();
+            // Or the client would think that the agent is gone.
+            account(&state, &mut None, out);
+            drop(state);
+            connection.write_all(out)?;
+            out.clear();
+            state = daemon.lock();
+        }
     }
+    Ok(())
 }
 
 /// Holds back the latest packets for their keys, if there may be any: a client derives them only when it has its server's answer,

@@ -8,15 +8,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Failure;
 use super::dissection::{Dissection, conclude, now, stdout};
 use super::excuses::Excuses;
 use super::keylog::KeyLogs;
 use super::read::Counted;
+use super::signals::{Signals, end_in_time};
 use crate::capture::Note;
 use crate::cluster::flags::{Options, Processes};
 use crate::cluster::{self, Backlog, Cluster, Event, Names, Selection, Stop};
@@ -49,9 +49,6 @@ const PROBED: Duration = Duration::from_secs(5);
 
 /// A day stands for ever.
 const FOR_EVER: Duration = Duration::from_hours(24 * 365);
-
-/// Exit code of a run that was interrupted before it could end cleanly.
-const INTERRUPTED: i32 = 130;
 
 /// Where the packets go.
 pub enum Saving {
@@ -198,40 +195,6 @@ impl Session<'_> {
     }
 }
 
-/// Asks for the end when it is time or at a signal; at another signal, ends here and now. Beside everything else, as rows may wait
-/// for long to be read.
-async fn end_in_time(stop: watch::Sender<bool>, mut signals: Signals, duration: Duration) {
-    tokio::select! {
-        () = signals.any() => {}
-        () = sleep(duration) => {}
-    }
-    stop.send_replace(true);
-    signals.any().await;
-    if io::stderr().is_terminal() {
-        // What is drawn there has no end of line.
-        Status::default().line("");
-    }
-    std::process::exit(INTERRUPTED);
-}
-
-/// What asks a program to end.
-struct Signals([Signal; 3]);
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?]))
-    }
-
-    async fn any(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
-}
-
 /// The capture that is saved.
 struct Saved {
     to: String,
@@ -274,12 +237,15 @@ impl Resolve for Seen {
 }
 
 /// A pod that is sniffed.
+#[derive(Default)]
 struct Pod {
     name: String,
     node: String,
     is_attached: bool,
     /// It is a node, from which packets of pods come.
     is_node: bool,
+    /// It was told that not all of its programs have probes.
+    awaits_probes: bool,
 }
 
 /// Takes what the session tells.
@@ -371,12 +337,12 @@ impl Watcher<'_> {
             Event::Appeared { tap, pod, node } => {
                 self.status.clear();
                 self.status.starting(&format!("starting an agent in {pod}"));
-                self.pods.insert(tap, Pod { name: pod, node, is_attached: false, is_node: false });
+                self.pods.insert(tap, Pod { name: pod, node, ..Pod::default() });
             }
             Event::OnNode { tap, node } => {
                 self.status.clear();
                 self.status.starting(&format!("starting an agent on {node}"));
-                self.pods.insert(tap, Pod { name: node, node: String::new(), is_attached: false, is_node: true });
+                self.pods.insert(tap, Pod { name: node, is_node: true, ..Pod::default() });
             }
             Event::Attached { tap, reused, .. } => self.attached(tap, reused),
             Event::Disconnected { tap, reason } => {
@@ -429,6 +395,17 @@ impl Watcher<'_> {
         Ok(())
     }
 
+    /// The pod's agent has not put its probes into all programs yet.
+    fn await_probes(&mut self, tap: u32) {
+        let Some(pod) = self.pods.get_mut(&tap) else { return };
+        if !std::mem::replace(&mut pod.awaits_probes, true) {
+            self.status.warning(&format!(
+                "{}: not all of its programs have probes yet; what they say over TLS meanwhile stays closed",
+                pod.name
+            ));
+        }
+    }
+
     fn attached(&mut self, tap: u32, reused: bool) {
         self.status.clear();
         let Some(pod) = self.pods.get_mut(&tap).filter(|pod| !pod.is_node) else { return };
@@ -448,12 +425,7 @@ impl Watcher<'_> {
                         "{pod}: a gap of {count} packets: its buffer had flushed them before they were read"
                     ));
                 }
-                Note::Probes(probes) if !probes.scanned => {
-                    let pod = self.pod(tap);
-                    self.status.warning(&format!(
-                        "{pod}: not all of its programs have probes yet: what they say now may stay closed"
-                    ));
-                }
+                Note::Probes(probes) if !probes.scanned => self.await_probes(tap),
                 _ => {}
             }
         }

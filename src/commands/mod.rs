@@ -9,6 +9,7 @@ mod proto;
 mod protocols;
 mod read;
 mod sessions;
+mod signals;
 mod sniff;
 mod start;
 mod stop;

@@ -505,9 +505,9 @@ fn a_session_begins_once_the_programs_that_are_there_have_their_probes() {
     agent.stop();
     let path = stream.path.clone();
     let blocks = stream.end();
-    assert_eq!(asked(&path), ["/at-once"]);
     let told = blocks.iter().find_map(|block| if let Block::Probes(told) = block { Some(told) } else { None });
     assert_eq!(told.expect("the probes' account")["scanned"], true);
+    assert_eq!(asked(&path), ["/at-once"]);
 }
 
 #[test]
