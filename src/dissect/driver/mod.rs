@@ -387,9 +387,9 @@ impl Driver {
                 return;
             }
             if waited > 0 {
-                // What waited was no start of a message; this chunk may be.
+                // What waited was no start of a message; this chunk may be, as after a STARTTLS of a protocol not known here.
                 detected = self.look(direction, false);
-                if self.failed(direction, detected).is_some() {
+                if !matches!(detected, Detected::Yes { .. }) {
                     split(&mut self.streams, direction).0.clear();
                 }
             }

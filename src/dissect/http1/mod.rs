@@ -476,7 +476,7 @@ fn partial(direction: Direction, bytes: &[u8], lost: bool, cx: &Cx<'_>) -> Optio
     };
     let mut draft = match head.start {
         Start::Request { method, target } => Draft::request(direction, method, target, version(head.version), cx),
-        Start::Response { code: 100..200, .. } => return None,
+        Start::Response { code: 100 | 102..200, .. } => return None,
         Start::Response { code, .. } => Draft::response(direction, code, version(head.version), cx),
     };
     fields(&head, &mut draft, cx);
