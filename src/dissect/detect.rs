@@ -83,6 +83,7 @@ pub(super) fn confirms(
     direction: Direction,
     data: &[u8],
     port: u16,
+    cut: bool,
 ) -> Verdict {
-    (protocol.probe)(&Probe { transport, direction, data, port, start: false })
+    (protocol.probe)(&Probe { transport, direction, data, port, start: false, cut })
 }

@@ -147,6 +147,8 @@ pub struct Probe<'a> {
     pub port: u16,
     /// The flow was seen from its start, so `data` starts where the protocol does.
     pub start: bool,
+    /// What follows `data` was not captured: asking for more is in vain.
+    pub cut: bool,
 }
 
 /// What a probe says.

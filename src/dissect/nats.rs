@@ -460,8 +460,9 @@ mod tests {
 
     #[test]
     fn a_payload_that_ends_where_it_should_is_proof() {
-        let verdict =
-            |direction, data| probe(&Probe { transport: Transport::Tcp, direction, data, port: 1, start: true });
+        let verdict = |direction, data| {
+            probe(&Probe { transport: Transport::Tcp, direction, data, port: 1, start: true, cut: false })
+        };
         assert_eq!(verdict(Direction::ToServer, b"PUB a 2\r\nhi\r\n"), Verdict::Yes);
         assert_eq!(verdict(Direction::ToServer, b"PUB a 2\r\nhello\r\n"), Verdict::No);
         assert_eq!(verdict(Direction::ToServer, b"PING\r\n"), Verdict::Maybe);

@@ -70,8 +70,9 @@ impl Pairer {
                 let at = self.open.iter().position(|(_, open)| open.direction == asked && open.id == message.id);
                 match at.and_then(|at| self.open.remove(at)) {
                     Some((protocol, request)) => out(entry(protocol, Some(request), Some(message), ends)),
-                    // What is left of a response without its request tells little, and may be no response at all.
-                    None if broken || !message.warnings.is_empty() => {
+                    // What is left of a response without its request tells little, and may be no response at all, unless it
+                    // says itself what was asked.
+                    None if broken || !message.warnings.is_empty() && message.target.is_empty() => {
                         self.remains += 1;
                     }
                     None => out(entry(protocol, None, Some(message), ends)),

@@ -398,7 +398,7 @@ mod tests {
     use super::*;
 
     fn probed(direction: Direction, data: &[u8]) -> Verdict {
-        probe(&Probe { transport: Transport::Tcp, direction, data, port: 80, start: false })
+        probe(&Probe { transport: Transport::Tcp, direction, data, port: 80, start: false, cut: false })
     }
 
     #[test]

@@ -146,6 +146,9 @@ fn version4(bytes: Bytes<'_>) -> Result<Internet<'_>, Stop> {
         total if total < length => return Err(Stop::Malformed),
         total => bytes.trim(total),
     };
+    // What a fragment lacks is missing in the middle of its datagram.
+    let lacks = usize::from(header.total_len()).saturating_sub(bytes.wire());
+    let bytes = if header.more_fragments() { Bytes { cut: bytes.cut + lacks as u32, ..bytes } } else { bytes };
     let addresses = Addresses { src: IpAddr::V4(header.source_addr()), dst: IpAddr::V4(header.destination_addr()) };
     let protocol = header.protocol().0;
     let fragment = header.is_fragmenting_payload().then(|| Fragment {

@@ -97,7 +97,8 @@ impl Fragments {
     }
 
     /// Adds a fragment. If it was the last one missing, fills `whole` with the datagram's payload, as far as it was
-    /// captured without a hole, and returns the protocol it starts with and how many bytes the snaplen cut off.
+    /// captured without a hole, and returns the protocol it starts with and how many bytes the snaplen cut off. A first
+    /// fragment that the snaplen cut is handed on at once, since what is behind the hole is of no use.
     pub(super) fn add(
         &mut self,
         addresses: Addresses,
@@ -131,6 +132,15 @@ impl Fragments {
         self.waiting += 1;
         if start == 0 {
             datagram.protocol = fragment.protocol;
+            if bytes.cut > 0 {
+                // No other fragment can add to it what the snaplen cut off.
+                whole.clear();
+                whole.extend_from_slice(bytes.data);
+                self.cost -= datagram.cost;
+                self.waiting -= datagram.fragments;
+                datagram.finish(time);
+                return Some((fragment.protocol, bytes.cut));
+            }
         }
         if !fragment.more && datagram.total.is_none() {
             datagram.total = Some(end);
@@ -147,9 +157,7 @@ impl Fragments {
         let protocol = datagram.protocol;
         self.cost -= datagram.cost;
         self.waiting -= datagram.fragments;
-        datagram.cost = 0;
-        datagram.pieces = Vec::new();
-        datagram.done = Some(time);
+        datagram.finish(time);
         Some((protocol, total - (whole.len() as u32).min(total)))
     }
 
@@ -186,6 +194,13 @@ impl Fragments {
 }
 
 impl Datagram {
+    /// It was handed on; only its echoes are to be recognised now.
+    fn finish(&mut self, time: Timestamp) {
+        self.cost = 0;
+        self.pieces = Vec::new();
+        self.done = Some(time);
+    }
+
     /// Keeps those bytes of `start..end` that are new; `bytes` may end before `end`. Returns their cost.
     fn insert(&mut self, start: u32, end: u32, bytes: &[u8]) -> usize {
         let mut cost = 0;
@@ -331,8 +346,16 @@ mod tests {
     fn bytes_that_the_snaplen_cut_off_are_missing() {
         let mut decoder = Decoder::default();
         let (first, second) = (part(1, 0, 32), part(1, 32, 48));
-        assert!(payload(&mut decoder, &first[..20 + 18], first.len(), 0).is_err());
-        assert_eq!(payload(&mut decoder, &second[..24], second.len(), 0), Ok(((0..10).collect(), 30)));
+        // Captures that ask for a port have no others, and a hole makes them useless.
+        assert_eq!(payload(&mut decoder, &first[..20 + 18], first.len(), 0), Ok(((0..10).collect(), 14)));
+        assert!(payload(&mut decoder, &second, second.len(), 0).is_err());
+        assert_eq!(decoder.incomplete(), 0);
+        // The same, cut by something that left no trace of it in the frame's length.
+        assert_eq!(payload(&mut decoder, &part(4, 0, 32)[..20 + 18], 20 + 18, 0), Ok(((0..10).collect(), 14)));
+        // Behind the hole, though it came first.
+        let (first, second) = (part(3, 0, 32), part(3, 32, 48));
+        assert!(payload(&mut decoder, &second, second.len(), 0).is_err());
+        assert_eq!(payload(&mut decoder, &first[..20 + 18], first.len(), 0), Ok(((0..10).collect(), 14)));
         // The last one only.
         assert!(payload(&mut decoder, &part(2, 0, 32), first.len(), 0).is_err());
         let second = part(2, 32, 48);

@@ -20,6 +20,8 @@ fn open_other(link: u32, bytes: Bytes<'_>) -> Option<Passed<'_>> {
         12 | 14 | 101 | 228 | 229 => Ok((Layer::Ip, bytes)),
         0 | 108 => loopback(bytes),
         9 | 50 => ppp_or_hdlc(bytes),
+        // FDDI: frame control and two addresses, then LLC.
+        10 => bytes.after(13).map(|inner| (Layer::Llc, inner)),
         // PPP with a direction byte before it.
         204 => bytes.after(1).and_then(ppp_or_hdlc),
         51 => pppoe(bytes),
@@ -373,6 +375,7 @@ mod tests {
             (50, "cisco in ppp", before(&[0x0f, 0, 8, 0], &inner())),
             (204, "ppp with direction", before(&[1, 0xff, 3, 0, 0x21], &inner())),
             (51, "pppoe", before(&[0x11, 0, 0, 7, 0, inner().len() as u8 + 2, 0, 0x21], &inner())),
+            (10, "fddi", before(&[0x50; 13], &before(SNAP, &inner()))),
             (100, "llc on atm", before(SNAP, &inner())),
             (104, "cisco hdlc", before(&[0x8f, 0, 0x86, 0xdd], &inner6())),
             (105, "wireless", [wireless(0x08, 1, 0), SNAP.to_vec(), inner()].concat()),

@@ -15,6 +15,7 @@ pub(super) fn in_udp(src_port: u16, dst_port: u16, bytes: Bytes<'_>) -> Option<I
         return None;
     };
     let (layer, inner) = match port {
+        1701 => l2tp(bytes),
         2152 => gtp(bytes),
         3544 => teredo(bytes),
         6081 => geneve(bytes),
@@ -30,9 +31,9 @@ pub(super) fn in_udp(src_port: u16, dst_port: u16, bytes: Bytes<'_>) -> Option<I
     plausible.then_some((layer, inner))
 }
 
-/// GTP-U, Teredo, VXLAN, VXLAN-GPE, Geneve, MPLS in UDP, VXLAN in Linux before it had a port.
+/// L2TP, GTP-U, Teredo, VXLAN, VXLAN-GPE, Geneve, MPLS in UDP, VXLAN in Linux before it had a port.
 pub(super) fn is_tunnel(port: u16) -> bool {
-    matches!(port, 2152 | 3544 | 4789 | 4790 | 6081 | 6635 | 8472)
+    matches!(port, 1701 | 2152 | 3544 | 4789 | 4790 | 6081 | 6635 | 8472)
 }
 
 /// RFC 7348, with the extensions for groups and for other protocols inside (GPE).
@@ -77,6 +78,25 @@ fn geneve(bytes: Bytes<'_>) -> Passed<'_> {
     }
     let inner = bytes.after(8 + usize::from(first & 0x3f) * 4)?;
     Ok((Layer::Type(u16::from_be_bytes([a, b])), inner))
+}
+
+/// RFC 2661: a data message, which carries PPP. Its session is set up by control messages.
+fn l2tp(bytes: Bytes<'_>) -> Passed<'_> {
+    const CONTROL: u16 = 0x8000;
+    const LENGTH: u16 = 0x4000;
+    const SEQUENCE: u16 = 0x0800;
+    const OFFSET: u16 = 0x0200;
+    const RESERVED: u16 = 0x34f0;
+    let flags = bytes.u16(0)?;
+    if flags & (CONTROL | RESERVED) != 0 || flags & 0xf != 2 {
+        return Err(Stop::Malformed);
+    }
+    let field = |flag: u16, length: usize| if flags & flag != 0 { length } else { 0 };
+    let ids = 2 + field(LENGTH, 2);
+    let offset = ids + 4 + field(SEQUENCE, 4);
+    let padding = if flags & OFFSET != 0 { 2 + usize::from(bytes.u16(offset)?) } else { 0 };
+    let bytes = if flags & LENGTH != 0 { bytes.trim(usize::from(bytes.u16(2)?)) } else { bytes };
+    Ok((Layer::Ppp, bytes.after(offset + padding)?))
 }
 
 /// 3GPP TS 29.281: a user's packet in a mobile network.
@@ -222,6 +242,14 @@ mod tests {
             ("VXLAN-GPE, NSH", 4790, vec![0x0c, 0, 0, 4, 0, 0, 5, 0, 0, 2, 1, 3, 0, 0, 1, 255], frame()),
             ("Geneve", 6081, [vec![2, 0, 0x65, 0x58, 0, 0, 5, 0], vec![1; 8]].concat(), frame()),
             ("Geneve, IP", 6081, vec![0, 0, 8, 0, 0, 0, 5, 0], inner()),
+            ("L2TP", 1701, vec![0, 2, 0, 1, 0, 1, 0xff, 3, 0, 0x21], inner()),
+            ("L2TP, IPv6", 1701, vec![0, 2, 0, 1, 0, 1, 0, 0x57], inner6()),
+            (
+                "L2TP, all fields",
+                1701,
+                vec![0x4a, 2, 0, (18 + inner().len()) as u8, 0, 1, 0, 1, 0, 7, 0, 8, 0, 2, 9, 9, 0, 0x21],
+                inner(),
+            ),
             ("GTP-U", 2152, gtp(0x30, &[]), inner()),
             ("GTP-U, sequence", 2152, gtp(0x32, &[0, 9, 0, 0]), inner()),
             ("GTP-U, extensions", 2152, gtp(0x34, &[0, 0, 0, 0x85, 1, 0, 9, 0x40, 1, 0, 0, 0]), inner()),
@@ -235,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_port_alone_makes_no_tunnel() {
-        for port in [2152, 3544, 4789, 4790, 6081, 6635, 8472] {
+        for port in [1701, 2152, 3544, 4789, 4790, 6081, 6635, 8472] {
             for payload in [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n and more of it"[..], b"", &[8, 0, 0, 0], &[0; 40]] {
                 is_outer("no tunnel", &ipv4(17, 0, 0, &udp(40_000, port, payload)), Some(payload.len()));
             }

@@ -88,7 +88,7 @@ fn plausible(message: &[u8], direction: Direction, kind: Kind, hinted: bool, cut
         let Ok(question) = Question::skip(&mut cursor) else {
             return if cut { Verdict::More } else { Verdict::No };
         };
-        if !question.is_sane(kind, hinted) || is_netbios(start.rest()) {
+        if !question.is_sane(kind, hinted) || !hinted && is_netbios(start.rest()) {
             return Verdict::No;
         }
     }
@@ -430,7 +430,7 @@ mod tests {
     const QUERY: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x01a\x01b\0\0\x01\0\x01";
 
     fn verdict(transport: Transport, port: u16, data: &[u8]) -> Verdict {
-        probe(&Probe { transport, direction: Direction::ToServer, data, port, start: true })
+        probe(&Probe { transport, direction: Direction::ToServer, data, port, start: true, cut: false })
     }
 
     #[test]

@@ -20,7 +20,7 @@ impl Driver {
         let direction = self.oriented(direction);
         if let State::Probing { tries } = &mut self.state {
             let (transport, port) = (self.flow.transport, self.flow.port);
-            let probe = Probe { transport, direction, data: bytes, port, start: true };
+            let probe = Probe { transport, direction, data: bytes, port, start: true, cut: false };
             match detect(&probe, &[], self.flow.certain, self.flow.hint) {
                 Detected::Yes { protocol, reversed } => {
                     if reversed {

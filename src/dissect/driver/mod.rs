@@ -184,8 +184,9 @@ impl Driver {
             State::Ignoring => {}
             State::Probing { .. } => {
                 let Some(stream) = self.streams.get_mut(direction.index()) else { return };
+                let waited = stream.buffer.len();
                 stream.push(bytes, stamp);
-                self.probe(direction, options, out);
+                self.probe(direction, waited, options, out);
             }
             State::Dissecting { .. } => {
                 let turned = self.dissect(direction, bytes, stamp, options, out);
@@ -197,7 +198,7 @@ impl Driver {
     /// If the protocol that was named for the flow's port comes inside of TLS, that is first.
     fn unwrap_tls(&mut self, direction: Direction, bytes: &[u8]) {
         let Delivery { transport, port, start, .. } = self.flow;
-        let probe = Probe { transport, direction, data: bytes, port, start };
+        let probe = Probe { transport, direction, data: bytes, port, start, cut: false };
         if start && self.flow.depth == 0 && (tls::PROTOCOL.probe)(&probe) == Verdict::Yes {
             self.flow.certain = true;
             self.state = State::Dissecting { protocol: &tls::PROTOCOL, dissector: tls::new_dissector() };
@@ -291,12 +292,21 @@ impl Driver {
 
     /// What waits of a direction is dropped, and `len` bytes behind it are missing.
     fn lose(&mut self, direction: Direction, len: u64, options: &Options, out: &mut Vec<Message>) -> Option<Direction> {
+        let mut direction = direction;
+        if matches!(self.state, State::Probing { .. })
+            && !self.streams.get(direction.index())?.buffer.is_empty()
+            && let Detected::Yes { protocol, reversed } = self.look(direction, true)
+        {
+            direction = self.begin(direction, protocol, reversed);
+        }
         let stream = self.streams.get_mut(direction.index())?;
         let stamp = stream.newest();
         let dropped = stream.buffer.len();
-        if let State::Dissecting { dissector, .. } = &mut self.state
-            && !stream.seeking
+        if let State::Dissecting { protocol, dissector } = &mut self.state
             && !stream.buffer.is_empty()
+            && (!stream.seeking
+                || confirms(protocol, self.flow.transport, direction, &stream.buffer, self.flow.port, true)
+                    >= Verdict::Maybe)
         {
             let mut cx = context(&self.flow, options, stream.stamp(0), stamp, out);
             dissector.cut(direction, &stream.buffer, &mut cx);
@@ -366,43 +376,67 @@ impl Driver {
         }
     }
 
-    /// Tries to tell the protocol from what is buffered.
-    fn probe(&mut self, direction: Direction, options: &Options, out: &mut Vec<Message>) {
-        let (stream, other) = split(&mut self.streams, direction);
-        let probe = Probe {
-            transport: self.flow.transport,
-            direction,
-            data: &stream.buffer,
-            port: self.flow.port,
-            start: self.flow.start,
-        };
-        let detected = detect(&probe, &other.buffer, self.flow.certain, self.flow.hint);
-        let State::Probing { tries } = &mut self.state else { return };
-        match detected {
-            Detected::Yes { protocol, reversed } => {
-                if reversed {
-                    self.reverse();
-                }
-                self.flow.certain = true;
-                self.state = State::Dissecting { protocol, dissector: (protocol.new)() };
-                self.outcome.unknown = false;
-                // The side that was probed is the one that speaks; what the other said before comes first.
-                let speaker = if reversed { direction.reverse() } else { direction };
-                self.refeed(speaker.reverse(), options, out);
-                self.refeed(speaker, options, out);
-            }
-            Detected::More { .. } if stream.buffer.len() < MAX_PROBE => {}
-            Detected::More { .. } | Detected::No => {
-                let weight = if matches!(detected, Detected::More { hinted: true }) { 1 } else { PATIENCE };
+    /// Tries to tell the protocol from what is buffered, of which the first `waited` bytes were looked at before.
+    fn probe(&mut self, direction: Direction, waited: usize, options: &Options, out: &mut Vec<Message>) {
+        let mut detected = self.look(direction, false);
+        if let Some(weight) = self.failed(direction, detected) {
+            let (stream, other) = split(&mut self.streams, direction);
+            stream.consume(if waited > 0 { waited } else { stream.buffer.len() });
+            self.flow.start = false;
+            if let State::Probing { tries } = &mut self.state
+                && is_hopeless(tries, direction, weight)
+            {
                 stream.clear();
-                self.flow.start = false;
-                if is_hopeless(tries, direction, weight) {
-                    other.clear();
-                    self.outcome.unknown = true;
-                    self.state = State::Ignoring;
+                other.clear();
+                self.outcome.unknown = true;
+                self.state = State::Ignoring;
+                return;
+            }
+            if waited > 0 {
+                // What waited was no start of a message; this chunk may be, as after a STARTTLS of a protocol not known here.
+                detected = self.look(direction, false);
+                if !matches!(detected, Detected::Yes { .. }) {
+                    split(&mut self.streams, direction).0.clear();
                 }
             }
         }
+        if let Detected::Yes { protocol, reversed } = detected {
+            let speaker = self.begin(direction, protocol, reversed);
+            // The side that was probed is the one that speaks; what the other said before comes first.
+            self.refeed(speaker.reverse(), options, out);
+            self.refeed(speaker, options, out);
+        }
+    }
+
+    /// What the buffered bytes of a direction are; with `cut`, those behind them are missing.
+    fn look(&self, direction: Direction, cut: bool) -> Detected {
+        let buffer =
+            |direction: Direction| self.streams.get(direction.index()).map_or(&[][..], |stream| &stream.buffer);
+        let Delivery { transport, port, start, certain, hint, .. } = self.flow;
+        let probe = Probe { transport, direction, data: buffer(direction), port, start, cut };
+        detect(&probe, buffer(direction.reverse()), certain, hint)
+    }
+
+    /// How much it speaks against any protocol that the buffered bytes were found to be this; nothing while more may help.
+    fn failed(&self, direction: Direction, detected: Detected) -> Option<u16> {
+        let more = self.streams.get(direction.index()).is_some_and(|stream| stream.buffer.len() < MAX_PROBE);
+        match detected {
+            Detected::Yes { .. } => None,
+            Detected::More { .. } if more => None,
+            Detected::More { hinted: true } => Some(1),
+            Detected::More { hinted: false } | Detected::No => Some(PATIENCE),
+        }
+    }
+
+    /// The flow is of this protocol. Returns the direction that was probed, as messages have it.
+    fn begin(&mut self, direction: Direction, protocol: &'static Protocol, reversed: bool) -> Direction {
+        if reversed {
+            self.reverse();
+        }
+        self.flow.certain = true;
+        self.state = State::Dissecting { protocol, dissector: (protocol.new)() };
+        self.outcome.unknown = false;
+        if reversed { direction.reverse() } else { direction }
     }
 
     /// Gives the buffered bytes of one direction to the dissector, which has just come, or whose turn it is.
@@ -433,7 +467,7 @@ impl Driver {
         }
         let mut bytes = bytes;
         if stream.seeking {
-            let verdict = |data: &[u8]| confirms(protocol, self.flow.transport, direction, data, self.flow.port);
+            let verdict = |data: &[u8]| confirms(protocol, self.flow.transport, direction, data, self.flow.port, false);
             stream.push(bytes, stamp);
             let mut found = verdict(&stream.buffer);
             if found == Verdict::No || stream.buffer.len() > MAX_PROBE && found == Verdict::More {
@@ -519,7 +553,7 @@ impl Driver {
                 for direction in [Direction::ToServer, Direction::ToClient] {
                     let waits = self.streams.get(direction.index()).is_some_and(|stream| !stream.buffer.is_empty());
                     if waits && matches!(self.state, State::Probing { .. }) {
-                        self.probe(direction, options, out);
+                        self.probe(direction, 0, options, out);
                     }
                 }
             }

@@ -66,6 +66,24 @@ pub(super) fn start_line(line: &[u8]) -> Option<(Start<'_>, &[u8])> {
         .then_some((Start::Request { method, target }, version))
 }
 
+/// A start line that was cut short, if its first bytes tell enough; the target is as much of it as there is.
+pub(super) fn cut_line(line: &[u8]) -> Option<(Start<'_>, &[u8])> {
+    /// RFC 9110 section 9.3 and RFC 5789: with a path they are hardly anything else.
+    const METHODS: [&[u8]; 7] = [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"];
+    if line.starts_with(b"HTTP/") {
+        return start_line(line);
+    }
+    let (method, rest) = line.split_at_checked(memchr(b' ', line)?)?;
+    let rest = rest.get(1..)?;
+    let target = rest.split(|&byte| byte == b' ').next()?;
+    let version = rest.get(target.len()..)?.trim_ascii();
+    let path = target.starts_with(b"/") || target.starts_with(b"http://");
+    let text = target.iter().all(|&byte| byte > b' ' && byte != 0x7f);
+    let versioned = version.starts_with(b"HTTP/1.") || b"HTTP/1.".starts_with(version);
+    (METHODS.contains(&method) && path && text && versioned)
+        .then_some((Start::Request { method, target }, version.get(5..8).unwrap_or_default()))
+}
+
 /// A token (RFC 9110 section 5.6.2) of a sensible length.
 fn is_method(method: &[u8]) -> bool {
     (1..=32).contains(&method.len()) && method.iter().all(|&byte| is_token(byte))
@@ -155,6 +173,28 @@ mod tests {
         ] {
             assert_eq!(start_line(bad.as_bytes()), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn start_lines_cut_short() {
+        for (line, target) in [
+            ("GET /", "/"),
+            ("GET /a/b?c=d", "/a/b?c=d"),
+            ("POST /a ", "/a"),
+            ("PUT http://a/b HT", "http://a/b"),
+            ("HEAD /a HTTP/1.1", "/a"),
+        ] {
+            let method = line.split(' ').next().unwrap().as_bytes();
+            let start = cut_line(line.as_bytes()).map(|(start, _)| start);
+            assert_eq!(start, Some(Start::Request { method, target: target.as_bytes() }), "{line}");
+        }
+        for bad in
+            ["GET", "GET ", "GET a", "GET /a RTSP", "GET /a HTTP/2", "get /a", "EVAL /a", "GET /\x01", "HTTP/1.1 20"]
+        {
+            assert_eq!(cut_line(bad.as_bytes()), None, "{bad}");
+        }
+        let response = Start::Response { code: 200, reason: b"O" };
+        assert_eq!(cut_line(b"HTTP/1.1 200 O"), Some((response, &b"1.1"[..])));
     }
 
     #[test]

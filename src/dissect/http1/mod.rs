@@ -41,7 +41,7 @@ const MAX_ASKED: usize = 16_384;
 
 fn probe(probe: &Probe<'_>) -> Verdict {
     match probe.direction {
-        Direction::ToServer => probe_request(probe.data),
+        Direction::ToServer => probe_request(probe.data).max(probe_cut(probe)),
         Direction::ToClient => probe_response(probe.data),
     }
 }
@@ -64,6 +64,11 @@ fn probe_request(data: &[u8]) -> Verdict {
         }
         _ => Verdict::No,
     }
+}
+
+/// A request line of which the capture has the first bytes only.
+fn probe_cut(probe: &Probe<'_>) -> Verdict {
+    if probe.cut && head::cut_line(probe.data).is_some() { Verdict::Yes } else { Verdict::No }
 }
 
 /// The start of a status line.
@@ -199,6 +204,13 @@ impl Dissector for Http1 {
         self.head(direction, bytes, cx)
     }
 
+    fn cut(&mut self, direction: Direction, rest: &[u8], cx: &mut Cx<'_>) {
+        let side = self.side(direction);
+        if side.partial.is_none() && side.open.is_none() && !side.held {
+            side.partial = partial(direction, rest, true, cx).map(Box::new);
+        }
+    }
+
     fn gap(&mut self, direction: Direction, len: u64, cx: &mut Cx<'_>) -> Recover {
         let side = self.side(direction);
         (side.scanned, side.held) = (0, false);
@@ -233,7 +245,7 @@ impl Dissector for Http1 {
             Some(_) => self.finish_early(direction, "its body ends too early", cx),
             None if side.held => {}
             None => {
-                if let Some(draft) = partial(direction, rest, cx) {
+                if let Some(draft) = partial(direction, rest, cx.is_cut(), cx) {
                     self.cut_head(draft, cx);
                 }
             }
@@ -274,7 +286,7 @@ impl Http1 {
                 }
                 side.scanned = resume;
                 if side.partial.is_none() {
-                    side.partial = partial(direction, bytes, cx).map(Box::new);
+                    side.partial = partial(direction, bytes, false, cx).map(Box::new);
                 }
                 return Ok(Progress::Need(1));
             }
@@ -451,14 +463,20 @@ impl Http1 {
     }
 }
 
-/// What the whole lines of an unfinished head say.
-fn partial(direction: Direction, bytes: &[u8], cx: &Cx<'_>) -> Option<Draft> {
+/// What the whole lines of an unfinished head say, or the first one if the rest of it is `lost`.
+fn partial(direction: Direction, bytes: &[u8], lost: bool, cx: &Cx<'_>) -> Option<Draft> {
     let bytes = bytes.get(blank_lines(bytes)..).unwrap_or_default();
-    let whole = bytes.get(..=memchr::memrchr(b'\n', bytes)?)?;
-    let head = head::parse(whole).ok()?;
+    let head = match memchr::memrchr(b'\n', bytes) {
+        Some(end) => head::parse(bytes.get(..=end)?).ok()?,
+        None if lost => {
+            let (start, version) = head::cut_line(bytes)?;
+            head::Head { start, version, fields: head::Fields(&[]) }
+        }
+        None => return None,
+    };
     let mut draft = match head.start {
         Start::Request { method, target } => Draft::request(direction, method, target, version(head.version), cx),
-        Start::Response { code: 100..200, .. } => return None,
+        Start::Response { code: 100 | 102..200, .. } => return None,
         Start::Response { code, .. } => Draft::response(direction, code, version(head.version), cx),
     };
     fields(&head, &mut draft, cx);

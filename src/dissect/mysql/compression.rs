@@ -113,7 +113,7 @@ pub(super) fn is_compressed(bytes: &[u8], direction: Direction) -> bool {
 /// True if the bytes begin with a packet.
 fn is_start(plain: &[u8], direction: Direction) -> bool {
     let port = super::PROTOCOL.ports.first().copied().unwrap_or_default();
-    let probe = Probe { transport: Transport::Tcp, direction, data: plain, port, start: false };
+    let probe = Probe { transport: Transport::Tcp, direction, data: plain, port, start: false, cut: false };
     probe::packets(&probe) >= Verdict::Maybe
 }
 

@@ -224,7 +224,7 @@ impl Dissector for Mysql {
             self.lost = true;
             // That it is MySQL is known.
             let port = PROTOCOL.ports.first().copied().unwrap_or_default();
-            let probe = Probe { transport: Transport::Tcp, direction, data: bytes, port, start: false };
+            let probe = Probe { transport: Transport::Tcp, direction, data: bytes, port, start: false, cut: false };
             match probe::probe(&probe) {
                 Verdict::Yes | Verdict::Maybe => *seeking = Some(false),
                 Verdict::More if bytes.len() < MAX_SEEK => return Ok(Progress::Need(1)),

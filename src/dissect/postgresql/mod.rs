@@ -169,7 +169,7 @@ impl Dissector for Postgresql {
         {
             // That it is PostgreSQL is known.
             let port = PROTOCOL.ports.first().copied().unwrap_or_default();
-            let probe = Probe { transport: Transport::Tcp, direction, data: bytes, port, start: false };
+            let probe = Probe { transport: Transport::Tcp, direction, data: bytes, port, start: false, cut: false };
             match probe::probe(&probe) {
                 Verdict::Yes | Verdict::Maybe => *seeking = Some(false),
                 Verdict::More if bytes.len() < MAX_SEEK => return Ok(Progress::Need(1)),
@@ -220,5 +220,6 @@ fn is_refusal(direction: Direction, bytes: &[u8]) -> bool {
     let Some((b'N', data)) = bytes.split_first() else { return false };
     let port = PROTOCOL.ports.first().copied().unwrap_or_default();
     direction == Direction::ToClient
-        && probe::probe(&Probe { transport: Transport::Tcp, direction, data, port, start: false }) == Verdict::Yes
+        && probe::probe(&Probe { transport: Transport::Tcp, direction, data, port, start: false, cut: false })
+            == Verdict::Yes
 }

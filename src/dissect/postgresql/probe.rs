@@ -281,7 +281,7 @@ mod tests {
     use crate::dissect::Transport;
 
     fn verdict(direction: Direction, start: bool, data: &[u8]) -> Verdict {
-        probe(&Probe { transport: Transport::Tcp, direction, data, port: 9999, start })
+        probe(&Probe { transport: Transport::Tcp, direction, data, port: 9999, start, cut: false })
     }
 
     #[test]

@@ -24,12 +24,15 @@ impl Version {
             1 | 0xff00_0021..=0xff00_0022 => (V1, false),
             0x6b33_43cf => (V2, true),
             0xff00_001d..=0xff00_0020 => (DRAFT_29, false),
-            // Drafts 23 to 28, and a variant of draft 27.
-            0xff00_0017..=0xff00_001c | 0xface_b002 => (DRAFT_23, false),
+            // Drafts 23 to 28, and two variants of draft 27.
+            0xff00_0017..=0xff00_001c | 0xface_b002 | 0xface_b00e => (DRAFT_23, false),
             // Drafts 21 and 22, and a variant of these.
             0xff00_0015..=0xff00_0016 | 0xface_b001 => (DRAFT_21, false),
-            // "T051", Google's last version before the standard's.
+            // "T050" and "T051", Google's last versions before the standard's.
+            0x5430_3530 => (T050, false),
             0x5430_3531 => (T051, false),
+            // Made up to see whether servers negotiate (RFC 9000 section 15). Those that did so protected it as draft 29.
+            _ if number & 0x0f0f_0f0f == 0x0a0a_0a0a => (DRAFT_29, false),
             _ => return None,
         };
         Some(Self { number, salt, is_2 })
@@ -40,6 +43,7 @@ impl Version {
         match self.number {
             1 => "1".to_owned(),
             0x6b33_43cf => "2".to_owned(),
+            0x5430_3530 => "T050".to_owned(),
             0x5430_3531 => "T051".to_owned(),
             0xff00_0000.. => format!("draft-{}", self.number & 0xff),
             other => format!("{other:#010x}"),
@@ -66,6 +70,10 @@ const DRAFT_23: [u8; 20] = [
 const DRAFT_21: [u8; 20] = [
     0x7f, 0xbc, 0xdb, 0x0e, 0x7c, 0x66, 0xbb, 0xe9, 0x19, 0x3a, 0x96, 0xcd, 0x21, 0x51, 0x9e, 0xbd, 0x7a, 0x02, 0x64,
     0x4a,
+];
+const T050: [u8; 20] = [
+    0x7f, 0xf5, 0x79, 0xe5, 0xac, 0xd0, 0x72, 0x91, 0x55, 0x80, 0x30, 0x4c, 0x43, 0xa2, 0x36, 0x7c, 0x60, 0x48, 0x83,
+    0x10,
 ];
 const T051: [u8; 20] = [
     0x7a, 0x4e, 0xde, 0xf4, 0xe7, 0xcc, 0xee, 0x5f, 0xa4, 0x50, 0x6c, 0x19, 0x12, 0x4f, 0xc8, 0xcc, 0xda, 0x6e, 0x03,

@@ -102,9 +102,18 @@ fn probe(probe: &Probe<'_>) -> Verdict {
     match attributes.map(|length| cursor.take(length)) {
         Some(Ok(attributes)) => {
             // Over UDP, nothing but padding may follow, and on a port of others not even that.
-            let exact = probe.transport == Transport::Tcp || hinted || cursor.is_empty();
-            let known = attribute::Attributes::new(attributes).all(|attribute| attribute.is_ok());
-            if exact && known && (hinted || !attributes.is_empty()) { Verdict::Yes } else { Verdict::No }
+            let stream = probe.transport == Transport::Tcp;
+            let exact = stream || hinted || cursor.is_empty();
+            let mut list = attribute::Attributes::new(attributes);
+            // On its port, an exact length makes up for attributes that are damaged after the first.
+            let damaged = hinted && !stream && cursor.is_empty();
+            let known = list.next().is_none_or(|first| first.is_ok() && (damaged || list.all(|other| other.is_ok())));
+            match expected {
+                _ if !exact || !known || !(hinted || !attributes.is_empty()) => Verdict::No,
+                // The frames of ISO transport on TCP (RFC 1006) look like short answers, both ways.
+                Role::Response if stream && !hinted => Verdict::Maybe,
+                _ => Verdict::Yes,
+            }
         }
         Some(Err(_)) if plausible_length(&header.length.to_be_bytes(), hinted) => {
             let begun = attribute::Attributes::new(cursor.rest()).take_while(Result::is_ok).count() > 0;

@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     fn verdict(direction: Direction, data: &[u8], port: u16, start: bool) -> Verdict {
-        probe(&Probe { transport: crate::dissect::Transport::Tcp, direction, data, port, start })
+        probe(&Probe { transport: crate::dissect::Transport::Tcp, direction, data, port, start, cut: false })
     }
 
     #[test]

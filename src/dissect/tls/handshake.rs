@@ -55,6 +55,30 @@ impl<'a> ClientHello<'a> {
         })
     }
 
+    /// From the first bytes of a message's body, or from one whose lengths are wrong: what can't be read is empty.
+    pub fn begun(body: &'a [u8]) -> Self {
+        let mut hello = Self {
+            legacy_version: 0,
+            random: &[],
+            session_id: &[],
+            cipher_suites: &[],
+            compression_methods: &[],
+            extensions: Extensions(&[]),
+        };
+        let mut cursor = Cursor::new(body);
+        let mut read = || -> Result<(), Short> {
+            hello.legacy_version = cursor.u16()?;
+            hello.random = cursor.take(32)?;
+            hello.session_id = counted8(&mut cursor)?;
+            hello.cipher_suites = counted16(&mut cursor)?;
+            hello.compression_methods = counted8(&mut cursor)?;
+            hello.extensions = rest_as_extensions(cursor);
+            Ok(())
+        };
+        let _ = read();
+        hello
+    }
+
     /// From a `CLIENT-HELLO` of SSL 2.0, after its length; its suites have three bytes, the first of which is 0 for TLS's.
     pub fn parse_v2(message: &'a [u8]) -> Result<Self, Short> {
         let mut cursor = Cursor::new(message);
@@ -131,7 +155,8 @@ impl<'a> ServerHello<'a> {
     /// The version that will be spoken.
     pub fn version(&self) -> u16 {
         let chosen = self.extensions.get(extensions::SUPPORTED_VERSIONS).and_then(|data| Cursor::new(data).u16().ok());
-        chosen.unwrap_or(self.legacy_version)
+        // A suite of TLS 1.3 tells too, if the extension was cut off.
+        chosen.unwrap_or(if self.cipher_suite >> 8 == 0x13 { 0x0304 } else { self.legacy_version })
     }
 
     /// True if the version is 1.3 or a draft of it, in which all that follows is encrypted.

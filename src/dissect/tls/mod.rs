@@ -30,7 +30,7 @@ mod unseen;
 
 use super::{Cursor, Cx, Dissector, Malformed, Message, Outcome, Progress, Protocol, Recover, Transport};
 use crate::entry::{Direction, Text, Timestamp, Value};
-use extensions::EARLY_DATA;
+use extensions::{EARLY_DATA, version};
 use handshake::{ClientHello, ServerHello, encrypted_extensions, kind};
 use keys::{Random, Waiting};
 use premaster::{Exchange, Transcript};
@@ -71,6 +71,8 @@ struct Tls {
     asked: bool,
     /// The row's response, from the `ServerHello` on until the handshake is over.
     answer: Option<Message>,
+    /// What a `HelloRetryRequest` says, should nothing follow it.
+    retry: Option<Message>,
     /// The row's response is out.
     answered: bool,
     version_13: bool,
@@ -185,6 +187,25 @@ impl Dissector for Tls {
         Ok(if self.answered && self.waiting.is_none() { Progress::Ignore } else { Progress::Consumed(size) })
     }
 
+    fn cut(&mut self, direction: Direction, rest: &[u8], cx: &mut Cx<'_>) {
+        let Ok(Some(Header { content: Content::Handshake, .. })) = Header::parse(rest) else { return };
+        if self.session.is_some() || self.side(direction).encrypted {
+            return;
+        }
+        // The hellos come first in their records, and say the most at their front.
+        let payload = rest.get(record::HEADER..).unwrap_or_default();
+        if self.handshake(direction, payload, cx).is_err() {
+            return;
+        }
+        let side = self.side(direction);
+        let since = side.since.unwrap_or((cx.time(), cx.packet()));
+        if let [kind @ (kind::CLIENT_HELLO | kind::SERVER_HELLO), _, _, _, body @ ..] =
+            &*std::mem::take(&mut side.partial)
+        {
+            self.message(direction, *kind, body, since, cx);
+        }
+    }
+
     fn gap(&mut self, direction: Direction, len: u64, cx: &mut Cx<'_>) -> Recover {
         let side = self.side(direction);
         side.partial = Vec::new();
@@ -215,6 +236,9 @@ impl Dissector for Tls {
             {
                 rest = rest.get(used..).unwrap_or_default();
             }
+        }
+        if direction == Direction::ToClient && self.answer.is_none() && !self.answered {
+            self.answer = self.retry.take();
         }
         self.finish(cx);
         if let Some(session) = &mut self.session {
@@ -461,7 +485,7 @@ impl Tls {
         }
         match (kind, direction) {
             (kind::CLIENT_HELLO, Direction::ToServer) => {
-                let Ok(hello) = ClientHello::parse(body) else { return };
+                let hello = ClientHello::begun(body);
                 if !self.asked {
                     self.ask(&hello, since, handshake::HEADER + body.len(), cx);
                     self.early = hello.extensions.get(EARLY_DATA).is_some();
@@ -529,8 +553,13 @@ impl Tls {
         if hello.is_retry() {
             // Early data is void; it is not sent again before the handshake is over.
             self.early = false;
-            if cx.detail() && self.choice.is_none() {
-                self.more.push(("hello_retry_request".into(), hello.decode()));
+            if self.choice.is_none() {
+                if cx.detail() {
+                    self.more.push(("hello_retry_request".into(), hello.decode()));
+                }
+                let mut retry = Message::response(Direction::ToClient, version(hello.version()), false, cx);
+                (retry.time, retry.packet) = since;
+                self.retry = Some(retry);
             }
             return;
         }
