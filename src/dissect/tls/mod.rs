@@ -3,7 +3,7 @@
 //! The row is there as soon as the handshake is over: after both sides changed their ciphers, when a client of TLS 1.3 sends
 //! its first encrypted record, or with the alert that ends it. A `HelloRetryRequest` belongs to it. What follows is passed over
 //! if its keys are not known. While they may still come, the row waits for them too. A connection whose `ClientHello` was not seen
-//! has a row with its first application data: nobody can tell what keys it has.
+//! has a row with its first application data, where keys or flows are asked for: nobody can tell what keys it has.
 //!
 //! If they are (see `keys`), all records are opened, and the application data in them goes to a flow inside, which is detected
 //! and dissected like any other: its rows say that they were decrypted. The handshake's row then waits for the end of what is

@@ -92,8 +92,12 @@ impl Tls {
         cx.emit(response);
     }
 
-    /// The handshake was before the capture, or is lost: a row says so, and that what follows stays closed.
+    /// The handshake was before the capture, or is lost: a row says so where keys or flows are asked for, and that what follows
+    /// stays closed.
     pub(super) fn join(&mut self, direction: Direction, cx: &mut Cx<'_>) {
+        if !cx.options.keys.is_useful() && !cx.options.flows {
+            return;
+        }
         let mut message = Message::one_way(direction, "application data", "", cx);
         message.protocol = Some(PROTOCOL.name);
         message.bytes = self.side(direction).bytes;
