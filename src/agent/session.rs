@@ -31,7 +31,7 @@ const STALLED: Duration = Duration::from_mins(5);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long the kernel may keep what was sent before a session asked that only looks back.
-const ARRIVAL: Duration = Duration::from_millis(30);
+const ARRIVAL: Duration = Duration::from_millis(110);
 
 /// How long such a session waits for that to be stored, on a machine that is busy with other things.
 const STORED: Duration = Duration::from_secs(1);
