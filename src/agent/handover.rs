@@ -4,7 +4,7 @@
 //! (`SCM_RIGHTS`, unix(7)), and the command only waits.
 #![allow(unsafe_code, reason = "the standard library passes no descriptors")]
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_short};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -126,19 +126,35 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
+    /// True if the client is gone, rather than done: whoever reads what it has handed over must not take that for whole.
+    pub(super) fn is_abandoned(&self) -> bool {
+        matches!(self.poll(0, Duration::ZERO), Ok((_, true)))
+    }
+
     /// Waits until it takes more.
     fn wait(&self) -> io::Result<()> {
-        let of = |descriptor: BorrowedFd<'_>, events| libc::pollfd { fd: descriptor.as_raw_fd(), events, revents: 0 };
-        let mut polls = [of(self.file.as_fd(), libc::POLLOUT), of(self.connection.as_fd(), 0)];
-        let time = c_int::try_from(self.patience.as_millis()).unwrap_or(c_int::MAX);
-        // SAFETY: so many structures; the descriptors are open as long as they are borrowed.
-        match unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as _, time) } {
-            0 => {
+        match self.poll(libc::POLLOUT, self.patience)? {
+            (_, true) => Err(ErrorKind::BrokenPipe.into()),
+            (false, _) => {
                 let silence = format!("nobody has read stdout for {} s", self.patience.as_secs());
                 Err(io::Error::new(ErrorKind::TimedOut, silence))
             }
-            _ if polls[1].revents & libc::POLLHUP != 0 => Err(ErrorKind::BrokenPipe.into()),
             _ => Ok(()),
+        }
+    }
+
+    /// Waits for these events, an error, or the client's end; whether any came, and whether that.
+    fn poll(&self, events: c_short, time: Duration) -> io::Result<(bool, bool)> {
+        let of = |descriptor: BorrowedFd<'_>, events| libc::pollfd { fd: descriptor.as_raw_fd(), events, revents: 0 };
+        let mut polls = [of(self.connection.as_fd(), 0), of(self.file.as_fd(), events)];
+        let time = c_int::try_from(time.as_millis()).unwrap_or(c_int::MAX);
+        // SAFETY: so many structures; the descriptors are open as long as they are borrowed.
+        match unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as _, time) } {
+            count @ 0.. => Ok((count > 0, polls[0].revents & libc::POLLHUP != 0)),
+            _ => match io::Error::last_os_error() {
+                cause if cause.kind() == ErrorKind::Interrupted => Ok((true, false)),
+                cause => Err(cause),
+            },
         }
     }
 }

@@ -178,6 +178,9 @@ fn stream(
         let mut state = daemon.lock();
         let has_left = client.has_left();
         if has_left {
+            if output.is_abandoned() {
+                return Err(ErrorKind::BrokenPipe.into());
+            }
             state = daemon.recount(state);
         }
         description.describe(&state, &mut reader, &mut out);
