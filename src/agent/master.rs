@@ -13,6 +13,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::disk::Disk;
+use super::process;
 use crate::capture::pcapng::{self, Packet};
 use crate::capture::prefetch;
 
@@ -152,7 +153,7 @@ impl Master {
         Ok(Self::with(room, most, OPEN, Some(Arc::new(create(room, most)?))))
     }
 
-    /// Memory is reserved at once, so that a pod without it shows at the start; pages are used as packets come.
+    /// Memory is reserved at once, so that a pod without it shows at the start; a segment is used as packets come.
     fn with(room: usize, most: usize, in_memory: usize, disk: Option<Arc<Disk>>) -> Self {
         let spare = (0..in_memory).map(|_| Vec::with_capacity(room)).collect();
         Self { segments: VecDeque::with_capacity(most), most, spare, room, flushed: 0, next: 1, disk }
@@ -191,7 +192,9 @@ impl Master {
             self.flushed += 1;
             self.reuse(oldest.blocks);
         }
-        let blocks = Blocks::Open(self.spare.pop().unwrap_or_default());
+        let mut memory = self.spare.pop().unwrap_or_default();
+        process::fault_in(memory.spare_capacity_mut());
+        let blocks = Blocks::Open(memory);
         let marks = Vec::with_capacity(self.room / STRIDE);
         self.segments.push_back(Segment { blocks, length: 0, first: self.next, earliest: time, latest: 0, marks });
     }
