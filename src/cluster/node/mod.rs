@@ -147,7 +147,7 @@ impl Node {
             Err(error) => return Over::Denied(error),
         };
         let mut watching = JoinSet::new();
-        let (agent, sight) = match self.unless_over(self.started(&mut watching, name, Some(&filter))).await {
+        let (agent, sight) = match self.unless_over(Box::pin(self.started(&mut watching, name, Some(&filter)))).await {
             Ok(started) => started,
             Err(over) => return over,
         };
@@ -174,7 +174,7 @@ impl Node {
         let (reused, name) = (there.is_some(), there.map_or_else(container::new_name, |armed| armed.job));
         let mut watching = JoinSet::new();
         let new = Some(&filter).filter(|_| !reused);
-        let over = match self.unless_over(self.started(&mut watching, &name, new)).await {
+        let over = match self.unless_over(Box::pin(self.started(&mut watching, &name, new))).await {
             Ok((agent, sight)) => {
                 let agent = Agent { reused, ..agent };
                 match injector.arm(&sight, &agent, time).await {
@@ -210,7 +210,7 @@ impl Node {
             Err(error) => return Some(Over::Denied(error)),
         };
         let mut watching = JoinSet::new();
-        let (agent, sight) = match self.unless_over(self.started(&mut watching, &armed.job, None)).await {
+        let (agent, sight) = match self.unless_over(Box::pin(self.started(&mut watching, &armed.job, None))).await {
             Ok(started) => started,
             Err(over) => return Some(over),
         };
@@ -230,7 +230,7 @@ impl Node {
                     self.leave_out(&mut told).await;
                 }
                 // The session is about to end, and its stream with it.
-                std::future::pending().await
+                std::future::pending::<()>().await;
             } => Over::Stopped,
         })
     }
