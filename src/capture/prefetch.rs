@@ -10,31 +10,39 @@ use std::mem::MaybeUninit;
 const AHEAD: usize = 1024;
 
 /// What is fetched at once.
-#[cfg(target_arch = "x86_64")]
 const LINE: usize = 64;
 
 /// About to read all of `bytes`, of which the next to be read are `length` long.
 #[inline]
 pub(super) fn read(bytes: &[u8], length: usize) {
-    #[cfg(target_arch = "x86_64")]
     for line in bytes.get(AHEAD..).unwrap_or_default().iter().take(length).step_by(LINE) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: it changes nothing, wherever it points.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(line).cast()) };
+        fetch(line);
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (bytes, length);
 }
 
 /// About to write to all of `room`, of which the next to be written are `length` long.
 #[inline]
 pub fn write(room: &[MaybeUninit<u8>], length: usize) {
-    #[cfg(target_arch = "x86_64")]
     for line in room.get(AHEAD..).unwrap_or_default().iter().take(length).step_by(LINE) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: as above.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(line).cast()) };
+        fetch(line.as_ptr());
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (room, length);
 }
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn fetch(line: *const u8) {
+    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+    // SAFETY: it changes nothing, wherever it points.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) };
+}
+
+#[cfg(target_arch = "aarch64")]
+#[inline]
+fn fetch(line: *const u8) {
+    // SAFETY: it changes nothing, wherever it points.
+    unsafe { std::arch::asm!("prfm pldl2keep, [{}]", in(reg) line, options(nostack, preserves_flags, readonly)) };
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[inline]
+fn fetch(_line: *const u8) {}
