@@ -156,6 +156,73 @@ async fn pods_that_may_not_be_touched_are_captured_from_both_nodes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_nodes_recorded_before_anybody_came_is_dissected_later() {
+    const COUNT: usize = 20;
+    let place = Place::new("node-recorder", level("restricted")).await;
+    let via = place.another("node-recorder-via").await;
+    let nodes = nodes(&place).await;
+    for (pod, node) in [("alpha", 0), ("beta", 1), ("client", 0)] {
+        place.pod(pod, &restricted(&nodes[node])).await;
+    }
+    let (namespace, there) = (place.namespace.as_str(), via.namespace.as_str());
+    let of = |pods: &str, arguments: &[&str]| {
+        let inside = [pods, "-n", namespace, "--via", "node", "--via-namespace", there, "-o", "json"];
+        sniff(&[&inside, arguments].concat())
+    };
+    let nothing = of("alpha", &["--since", "1m", "--until", "0s"]).end();
+    assert_eq!(nothing.code(), Some(1), "{}", nothing.stderr);
+    assert!(nothing.stderr.contains("no agent has recorded anything"), "{}", nothing.stderr);
+
+    let start = |time: &str| {
+        let inside = ["start", "(alpha|beta)", "-n", namespace, "--via", "node", "--via-namespace", there];
+        sniff(&[&inside[..], &["--for", time, "--buffer", "2Mi"]].concat()).end()
+    };
+    let started = start("20m");
+    assert_eq!(started.code(), Some(0), "{}", started.stderr);
+    for pod in ["alpha", "beta"] {
+        assert!(started.stderr.contains(&format!("+ {namespace}/{pod} (records)")), "{}", started.stderr);
+    }
+    assert!(started.stderr.contains("2 pods record"), "{}", started.stderr);
+    let (alpha, beta) = (address(&place, "alpha").await, address(&place, "beta").await);
+    ask(&place, "client", &format!("{alpha}:8080"), "alpha", COUNT).await;
+    ask(&place, "client", &format!("{beta}:8080"), "beta", COUNT).await;
+
+    // Whoever comes finds them, and gets what is asked for alone.
+    let past = of("alpha", &["--since", "5m", "--until", "0s"]).end();
+    assert_eq!(past.code(), Some(0), "{}", past.stderr);
+    assert_eq!((rows(&past.entries(), "alpha").len(), rows(&past.entries(), "beta").len()), (COUNT, 0));
+    assert!(past.stderr.contains("0 flushed · 0 gaps"), "{}", past.stderr);
+    // Of a pod that came later nobody has recorded anything.
+    place.pod("alpha-late", &restricted(&nodes[0])).await;
+    let live = of("(alpha|beta)", &["--since", "5m"]);
+    live.says(&format!("{namespace}/alpha-late is left out: the agent that records on {}", nodes[0]), 1);
+    live.says("agent was there", 2);
+    live.prints(&format!("?beta={COUNT}\""), 1);
+    ask(&place, "client", &format!("{beta}:8080"), "live", COUNT).await;
+    live.prints(&format!("?live={COUNT}\""), 1);
+    let done = live.interrupt();
+    assert_eq!(done.code(), Some(0), "{}", done.stderr);
+    for name in ["alpha", "beta", "live"] {
+        let found = rows(&done.entries(), name);
+        assert_eq!((found.len(), found.values().find(|count| **count != 1)), (COUNT, None), "{name}: {found:?}");
+    }
+    // Armed again: an agent of that node's for each choice of pods, and the same one for the same choice.
+    assert_eq!(left(&via).await, (2, 2));
+    let again = start("2h");
+    assert!(again.stderr.contains(&format!("+ {namespace}/beta (records on)")), "{}", again.stderr);
+    let listed = sniff(&["ls", "-n", there, "-o", "json"]).end().entries();
+    let on = |node: &str, least: u64| {
+        listed.iter().filter(|agent| agent["node"] == node && agent["leaves"].as_u64() > Some(least)).count()
+    };
+    assert_eq!((on(&nodes[0], 1000), on(&nodes[0], 7000), on(&nodes[1], 7000)), (2, 1, 1), "{listed:?}");
+
+    let stopped = sniff(&["stop", "-n", there]).end();
+    assert_eq!(stopped.code(), Some(0), "{}", stopped.stderr);
+    gone(&via).await;
+    assert_eq!(place.agents("beta").await, [""; 0], "the pods are as they were");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_client_leaves_nothing_behind() {
     let place = Place::new("killed", level("restricted")).await;
     let via = place.another("killed-via").await;

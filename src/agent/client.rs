@@ -1,7 +1,7 @@
 //! The commands that `kubectl exec` runs beside the daemon: they ask it over its socket.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, PipeReader, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -16,9 +16,8 @@ use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 
 use super::request::{Request, Session};
 use super::session::CHUNK;
-use super::{Error, log, process};
+use super::{Error, handover, log, process};
 use crate::capture::bpf::Program;
-use crate::capture::pcapng;
 
 /// How long to wait, after the end of a stream, for the client to close: an exec that exits at once is known to lose the
 /// last of its output.
@@ -26,9 +25,6 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// How long a command may take that has one answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How much of the stream's end is kept to tell whether it was on purpose: more than the block that says so.
-const TAIL: usize = 512;
 
 /// `/dev/null` by its device number: what a runtime gives to an exec without stdin.
 const NULL_DEVICE: u64 = 0x103;
@@ -46,14 +42,21 @@ pub(super) struct Options {
     pub(super) stdin: bool,
 }
 
-/// Copies the daemon's stream to stdout until the daemon ends it, stdout or stdin is closed, or the client is silent.
+/// Has the daemon stream to stdout until it ends that, stdout or stdin is closed, or the client is silent.
 ///
 /// # Errors
 /// If there is no daemon, it refuses, or it goes without saying why.
 pub(super) fn stream(socket: &Path, options: &Options) -> Result<(), Error> {
     process::be_nice(process::SESSION);
     process::die_first();
-    let mut connection = ask(socket, &Request::Stream(Box::new(options.session.clone())))?;
+    // The standard library's stdout looks for line ends in all that it writes.
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    let stdout = stdout.map_err(|cause| Error::new(format!("cannot open stdout: {cause}")))?;
+    let (file, relay) = match writable(&stdout).filter(|_| !options.compress) {
+        Some(file) => (file, None),
+        None => piped().map_err(|cause| Error::new(format!("cannot open a pipe: {cause}")))?,
+    };
+    let mut connection = ask(socket, &Request::Stream(Box::new(options.session.clone())), Some(file))?;
     let watched = options.stdin && !is_null(&io::stdin());
     let has_all = Arc::new(AtomicBool::new(false));
     if watched {
@@ -69,34 +72,23 @@ pub(super) fn stream(socket: &Path, options: &Options) -> Result<(), Error> {
             std::process::exit(0);
         });
     }
-    // The standard library's stdout looks for line ends in all that it writes.
-    let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
-    let stdout = stdout.map_err(|cause| Error::new(format!("cannot open stdout: {cause}")))?;
-    let mut stdout = Sink::new(stdout, options.compress);
-    let mut buffer = vec![0; CHUNK];
-    let mut tail = Vec::with_capacity(2 * TAIL);
-    loop {
-        let count = match connection.read(&mut buffer) {
-            Ok(count) => count,
-            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => continue,
-            Err(cause) => return Err(Error::new(format!("cannot read from the agent: {cause}"))),
-        };
-        let bytes = buffer.get(..count).unwrap_or_default();
-        if bytes.is_empty() {
-            break;
-        }
-        if !written(stdout.write(bytes))? {
-            return Ok(());
-        }
-        tail.extend_from_slice(bytes.get(count.saturating_sub(TAIL)..).unwrap_or_default());
-        tail.drain(..tail.len().saturating_sub(TAIL));
-    }
-    if !written(stdout.finish())? {
+    if let Some(pipe) = relay
+        && !copy(pipe, Sink::new(stdout, options.compress))?
+    {
         return Ok(());
     }
-    if !pcapng::is_ended(&tail) {
-        return Err(Error::new("the agent is gone without having said why")
-            .hint("the container's state tells more: kubectl get pod -o yaml"));
+    let mut last = String::new();
+    let read = connection.read_line(&mut last);
+    match last.trim_end() {
+        "ok" => {}
+        "" => {
+            let gone = Error::new("the agent is gone without having said why");
+            return Err(match read {
+                Ok(_) => gone.hint("the container's state tells more: kubectl get pod -o yaml"),
+                Err(cause) => Error::new(format!("cannot read from the agent: {cause}")),
+            });
+        }
+        error => return Err(Error::new(error.trim_start_matches("error: "))),
     }
     if watched {
         has_all.store(true, Ordering::Relaxed);
@@ -104,6 +96,41 @@ pub(super) fn stream(socket: &Path, options: &Options) -> Result<(), Error> {
         std::thread::sleep(LAST_WORD);
     }
     Ok(())
+}
+
+/// stdout for the daemon to write to; none if that could make it wait: a terminal, or what the kernel does not open again.
+fn writable(stdout: &File) -> Option<File> {
+    let kind = stdout.metadata().ok()?.file_type();
+    if kind.is_fifo() {
+        handover::without_waiting(stdout.as_fd()).ok()
+    } else {
+        stdout.try_clone().ok().filter(|_| kind.is_file() || is_null(stdout))
+    }
+}
+
+/// A pipe for the daemon to write to, and its other end.
+fn piped() -> io::Result<(File, Option<PipeReader>)> {
+    let (reader, writer) = io::pipe()?;
+    Ok((handover::without_waiting(writer.as_fd())?, Some(reader)))
+}
+
+/// Copies what the daemon writes to stdout; false if nobody reads that any more.
+fn copy(mut pipe: PipeReader, mut stdout: Sink) -> Result<bool, Error> {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let count = match pipe.read(&mut buffer) {
+            Ok(count) => count,
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => continue,
+            Err(cause) => return Err(Error::new(format!("cannot read from the agent: {cause}"))),
+        };
+        let bytes = buffer.get(..count).unwrap_or_default();
+        if bytes.is_empty() {
+            return written(stdout.finish());
+        }
+        if !written(stdout.write(bytes))? {
+            return Ok(false);
+        }
+    }
 }
 
 /// False if nobody reads stdout any more.
@@ -156,7 +183,7 @@ impl Sink {
 /// If there is no daemon, or its answer cannot be passed on.
 pub(super) fn status(socket: &Path) -> Result<(), Error> {
     let mut answer = String::new();
-    let read = ask(socket, &Request::Status)?.read_to_string(&mut answer);
+    let read = ask(socket, &Request::Status, None)?.read_to_string(&mut answer);
     read.map_err(|cause| Error::new(format!("cannot read from the agent: {cause}")))?;
     match io::stdout().write_all(answer.as_bytes()) {
         Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => {
@@ -171,12 +198,12 @@ pub(super) fn status(socket: &Path) -> Result<(), Error> {
 /// # Errors
 /// If there is no daemon, or it refuses.
 pub(super) fn arm(socket: &Path, seconds: u64) -> Result<(), Error> {
-    ask(socket, &Request::Arm(seconds)).map(drop)
+    ask(socket, &Request::Arm(seconds), None).map(drop)
 }
 
 /// Has the daemon capture what that program accepts from now on; returns when it does.
 pub(super) fn filter(socket: &Path, program: &Program, text: &str) -> Result<(), Error> {
-    ask(socket, &Request::Filter(program.clone(), text.to_owned())).map(drop)
+    ask(socket, &Request::Filter(program.clone(), text.to_owned()), None).map(drop)
 }
 
 /// Ends the daemon and waits until it is gone.
@@ -184,7 +211,7 @@ pub(super) fn filter(socket: &Path, program: &Program, text: &str) -> Result<(),
 /// # Errors
 /// If there is no daemon, or it does not go.
 pub(super) fn stop(socket: &Path) -> Result<(), Error> {
-    let mut connection = ask(socket, &Request::Stop)?;
+    let mut connection = ask(socket, &Request::Stop, None)?;
     let _ = connection.get_ref().set_read_timeout(Some(PATIENCE));
     match connection.read_to_end(&mut Vec::new()) {
         Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {
@@ -194,14 +221,21 @@ pub(super) fn stop(socket: &Path) -> Result<(), Error> {
     }
 }
 
-/// Sends a request; returns the connection after its `ok`.
-fn ask(socket: &Path, request: &Request) -> Result<BufReader<UnixStream>, Error> {
+/// Sends a request, with what it is about; returns the connection after its `ok`.
+fn ask(socket: &Path, request: &Request, file: Option<File>) -> Result<BufReader<UnixStream>, Error> {
     let mut connection = UnixStream::connect(socket).map_err(|cause| {
         Error::new(format!("cannot reach the agent on {}: {cause}", socket.display()))
             .hint("it runs as the first process of its container: sniff-agent run")
     })?;
     let unanswered = |cause: io::Error| Error::new(format!("cannot ask the agent: {cause}"));
-    connection.write_all(format!("{}\n", request.to_line()).as_bytes()).map_err(unanswered)?;
+    let line = format!("{}\n", request.to_line());
+    let sent = match &file {
+        Some(file) => handover::send(&connection, line.as_bytes(), file.as_fd()).map_err(unanswered)?,
+        None => 0,
+    };
+    connection.write_all(line.as_bytes().get(sent..).unwrap_or_default()).map_err(unanswered)?;
+    // The daemon alone has it open from now on.
+    drop(file);
     let mut connection = BufReader::with_capacity(CHUNK, connection);
     let mut answer = String::new();
     connection.read_line(&mut answer).map_err(unanswered)?;
@@ -236,8 +270,8 @@ fn watch_stdin(heartbeat: Duration) {
     }
 }
 
-/// True for `/dev/null`, on which a client can send nothing.
-fn is_null(stdin: &io::Stdin) -> bool {
-    let metadata = stdin.as_fd().try_clone_to_owned().and_then(|stdin| File::from(stdin).metadata());
+/// True for `/dev/null`: as stdin, a client can send nothing on it.
+fn is_null(stream: &impl AsFd) -> bool {
+    let metadata = stream.as_fd().try_clone_to_owned().and_then(|file| File::from(file).metadata());
     metadata.is_ok_and(|file| file.file_type().is_char_device() && file.rdev() == NULL_DEVICE)
 }

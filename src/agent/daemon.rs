@@ -42,7 +42,7 @@ const COUNT: Duration = Duration::from_secs(1);
 const RECOUNT: Duration = Duration::from_millis(400);
 
 /// How long the capture goes on after it was told to stop: what was sent before arrives.
-const LINGER: Duration = Duration::from_millis(60);
+const LINGER: Duration = Duration::from_millis(150);
 
 /// How long sessions may take to fetch the rest at the end: a pod that is deleted waits for its agent.
 const GRACE: Duration = Duration::from_secs(5);

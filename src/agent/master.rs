@@ -13,7 +13,9 @@ use std::io;
 use std::sync::Arc;
 
 use super::disk::Disk;
+use super::process;
 use crate::capture::pcapng::{self, Packet};
+use crate::capture::prefetch;
 
 /// The least size: two segments that hold the largest frame.
 pub const LEAST: usize = 1 << 20;
@@ -26,6 +28,9 @@ const MOST_WRITTEN: usize = 512 << 10;
 
 /// Segments in memory of a buffer on disk: one is filled, and one batch of frames can fill two.
 const OPEN: usize = 3;
+
+/// How many bytes of a segment lie between two of its marks, at least.
+const STRIDE: usize = 16 << 10;
 
 /// The shortest packet block; what claims to be shorter would never end.
 const LEAST_BLOCK: usize = 32;
@@ -59,6 +64,15 @@ struct Segment {
     earliest: u64,
     /// Latest time of its packets.
     latest: u64,
+    /// Places before some of its packets, about [`STRIDE`] apart, so that who reads much need not look at each packet.
+    marks: Vec<Mark>,
+}
+
+/// A place in a segment, before the packet of that number.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    offset: usize,
+    number: u64,
 }
 
 #[derive(Debug)]
@@ -139,7 +153,7 @@ impl Master {
         Ok(Self::with(room, most, OPEN, Some(Arc::new(create(room, most)?))))
     }
 
-    /// Memory is reserved at once, so that a pod without it shows at the start; pages are used as packets come.
+    /// Memory is reserved at once, so that a pod without it shows at the start; a segment is used as packets come.
     fn with(room: usize, most: usize, in_memory: usize, disk: Option<Arc<Disk>>) -> Self {
         let spare = (0..in_memory).map(|_| Vec::with_capacity(room)).collect();
         Self { segments: VecDeque::with_capacity(most), most, spare, room, flushed: 0, next: 1, disk }
@@ -154,6 +168,10 @@ impl Master {
         if let Some(segment) = self.segments.back_mut()
             && let Blocks::Open(blocks) = &mut segment.blocks
         {
+            if segment.marks.last().map_or(0, |mark| mark.offset) + STRIDE <= segment.length {
+                segment.marks.push(Mark { offset: segment.length, number: self.next });
+            }
+            prefetch::write(blocks.spare_capacity_mut(), length);
             pcapng::packet(blocks, &Packet { id: Some(self.next), ..packet });
             segment.length = blocks.len();
             segment.latest = segment.latest.max(packet.time);
@@ -174,8 +192,11 @@ impl Master {
             self.flushed += 1;
             self.reuse(oldest.blocks);
         }
-        let blocks = Blocks::Open(self.spare.pop().unwrap_or_default());
-        self.segments.push_back(Segment { blocks, length: 0, first: self.next, earliest: time, latest: 0 });
+        let mut memory = self.spare.pop().unwrap_or_default();
+        process::fault_in(memory.spare_capacity_mut());
+        let blocks = Blocks::Open(memory);
+        let marks = Vec::with_capacity(self.room / STRIDE);
+        self.segments.push_back(Segment { blocks, length: 0, first: self.next, earliest: time, latest: 0, marks });
     }
 
     /// Keeps the memory of a segment for the next one.
@@ -212,6 +233,7 @@ impl Master {
         let at = segment.checked_sub(self.flushed).map(|at| at as usize);
         if let Some(segment) = at.and_then(|at| self.segments.get_mut(at)) {
             let blocks = std::mem::replace(&mut segment.blocks, Blocks::OnDisk);
+            segment.marks = Vec::new();
             self.reuse(blocks);
         }
     }
@@ -289,7 +311,7 @@ impl Master {
         Cursor { next: self.next, segment, offset: self.segments.back().map_or(0, |segment| segment.length) }
     }
 
-    /// Appends packets from the cursor on, and before number `end`, to `out`, until that holds `limit` bytes or there are no more in memory. If those
+    /// Appends packets from the cursor on, and before number `end`, to `out`, until that holds about `limit` bytes or there are no more in memory. If those
     /// at the cursor are elsewhere, says so instead.
     pub fn read(&self, end: u64, cursor: &mut Cursor, out: &mut Vec<u8>, limit: usize) -> Read {
         let first = self.first();
@@ -324,6 +346,18 @@ impl Master {
                 (Blocks::OnDisk, _) => break,
             };
             let from = cursor.offset;
+            let following = self.segments.get((cursor.segment - self.flushed) as usize + 1);
+            let last = Mark { offset: segment.length, number: following.map_or(self.next, |next| next.first) };
+            let most = from + (limit - out.len());
+            let ahead = |mark: &&Mark| (from + 1..=most).contains(&mark.offset) && mark.number <= end;
+            if let Some(mark) = std::iter::once(&last).chain(segment.marks.iter().rev()).find(ahead) {
+                (cursor.offset, cursor.next) = (mark.offset, mark.number);
+                out.extend_from_slice(blocks.get(from..cursor.offset).unwrap_or_default());
+                if limit - out.len() < STRIDE {
+                    break;
+                }
+                continue;
+            }
             while out.len() + (cursor.offset - from) < limit
                 && cursor.next < end
                 && let Some(block) = first_block(blocks, cursor.offset)
@@ -472,6 +506,26 @@ mod tests {
         let (numbers, flushed) = read(&master, &mut master.at(1));
         assert_eq!((numbers, flushed), ((1..=100).collect(), None));
         assert_eq!((master.first(), master.next()), (1, 101));
+    }
+
+    #[test]
+    fn reading_in_pieces_gives_whole_packets_and_no_more_than_asked_for() {
+        let master = master(700);
+        for limit in [1, 2000, STRIDE + 100, 2 * STRIDE + 100, 100 * STRIDE] {
+            let (mut cursor, mut out, mut count) = (master.at(1), Vec::new(), 0);
+            while cursor.next < 650 {
+                out.clear();
+                assert!(matches!(master.read(650, &mut cursor, &mut out, limit), Read::Done));
+                assert!(!out.is_empty() && out.len() < limit.max(2000) + 2000);
+                let mut at = 0;
+                while let Some(block) = first_block(&out, at) {
+                    at += block.len();
+                    count += 1;
+                }
+                assert_eq!((at, cursor.next), (out.len(), 1 + count));
+            }
+            assert_eq!((cursor.next, count), (650, 649), "{limit}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! The daemon has one thread that captures, one that accepts connections, two for each session (one sends, one sees that the client leaves), one that waits for
 //! signals, and the main one, which decides when to leave. They share one lock around the master PCAP. The capturing
 //! thread holds it for one block of the ring, a session while it copies [`session::CHUNK`] bytes; nobody writes to a
-//! socket under it, so a session that does not read delays nobody: it is lapped and told how many packets it missed. Nor does
+//! client under it, so a session that does not read delays nobody: it is lapped and told how many packets it missed. Nor does
 //! anybody use the disk under it.
 //!
 //! # Memory
@@ -21,6 +21,7 @@ mod cli;
 mod client;
 mod daemon;
 mod disk;
+mod handover;
 mod json;
 mod keys;
 mod master;

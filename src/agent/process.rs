@@ -1,4 +1,4 @@
-//! What the agent asks of the kernel for its own process: priority, signals, children.
+//! What the agent asks of the kernel for its own process: priority, signals, children, memory.
 #![allow(unsafe_code, reason = "the standard library has no signals and no priority")]
 
 use std::ffi::c_int;
@@ -58,6 +58,18 @@ pub(super) fn resident() -> u64 {
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     let pages = std::fs::read_to_string("/proc/self/statm").ok().and_then(|line| line.split(' ').nth(1)?.parse().ok());
     pages.unwrap_or(0) * u64::try_from(page).unwrap_or(4096)
+}
+
+/// Has memory there at once that is about to be written, which costs less than a fault for each page. Before Linux 5.14, or where that
+/// is refused, it comes as it is written.
+pub(super) fn fault_in(memory: &mut [MaybeUninit<u8>]) {
+    // SAFETY: a plain call.
+    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+    let start = memory.as_mut_ptr();
+    let aligned = start.map_addr(|address| address.next_multiple_of(page));
+    let length = memory.len().saturating_sub(aligned.addr() - start.addr());
+    // SAFETY: inside of the memory, or of no length; what the pages hold stays.
+    unsafe { libc::madvise(aligned.cast(), length, libc::MADV_POPULATE_WRITE) };
 }
 
 /// Makes the process the first to die when memory runs out. A refusal is no reason not to work.

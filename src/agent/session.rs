@@ -1,7 +1,8 @@
 //! The daemon's side of a connection: one request, one answer.
 //!
-//! The answer starts with the line `ok` or `error: …`. After the `ok` comes a line of JSON for `status`, nothing for `stop`,
-//! `arm` and `filter`, and pcapng for `stream` until either side closes.
+//! The answer starts with the line `ok` or `error: …`. After the `ok` comes a line of JSON for `status`, and nothing for
+//! `stop`, `arm` and `filter`. With `stream` comes a descriptor, which gets pcapng until the client closes the connection for
+//! writing, or nothing follows; then comes a second line.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::daemon::{Daemon, MOST_SESSIONS, Phase, STACK, Seat, State, now};
+use super::handover::{Output, Receiver};
 use super::json::Object;
 use super::keys::Probes;
 use super::reader::Reader;
@@ -29,7 +31,7 @@ const STALLED: Duration = Duration::from_mins(5);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long the kernel may keep what was sent before a session asked that only looks back.
-const ARRIVAL: Duration = Duration::from_millis(30);
+const ARRIVAL: Duration = Duration::from_millis(110);
 
 /// How long such a session waits for that to be stored, on a machine that is busy with other things.
 const STORED: Duration = Duration::from_secs(1);
@@ -55,8 +57,9 @@ pub(super) fn refuse(mut connection: &UnixStream, why: &str) -> io::Result<()> {
 pub(super) fn serve(daemon: &Daemon, mut connection: UnixStream) -> io::Result<()> {
     connection.set_read_timeout(Some(PATIENCE))?;
     connection.set_write_timeout(Some(STALLED))?;
-    let mut request = String::new();
-    BufReader::new(&connection).take(LONGEST).read_line(&mut request)?;
+    let (mut request, mut receiver) = (String::new(), Receiver::new(&connection));
+    BufReader::new(&mut receiver).take(LONGEST).read_line(&mut request)?;
+    let descriptor = receiver.descriptor;
     match Request::from_line(request.trim_end_matches('\n')) {
         Some(Request::Status) => connection.write_all(format!("ok\n{}\n", super::status::line(daemon)).as_bytes()),
         Some(Request::Stop) => {
@@ -76,15 +79,20 @@ pub(super) fn serve(daemon: &Daemon, mut connection: UnixStream) -> io::Result<(
             Err(why) => refuse(&connection, &why),
         },
         Some(Request::Stream(wanted)) => {
+            let Some(descriptor) = descriptor else { return refuse(&connection, "a stream takes a descriptor") };
             let Some(seat) = daemon.seat(&wanted) else {
                 return refuse(&connection, &format!("the agent already serves {MOST_SESSIONS} sessions, its limit"));
             };
             connection.write_all(b"ok\n")?;
+            let output = Output::new(descriptor, &connection, STALLED);
             let client = Client { connection: &connection, has_left: AtomicBool::new(false) };
             std::thread::scope(|threads| {
                 let watch = || client.watch(daemon);
                 std::thread::Builder::new().stack_size(STACK).spawn_scoped(threads, watch)?;
-                let result = stream(daemon, &client, &wanted, &seat);
+                let result = stream(daemon, &client, &output, &wanted, &seat);
+                // An exec lasts until nobody has its output open.
+                drop(output);
+                let result = client.acknowledge(daemon, result);
                 // Or the other thread would wait for the client.
                 let _ = connection.shutdown(Shutdown::Both);
                 result
@@ -123,9 +131,13 @@ impl Client<'_> {
         self.has_left.load(Ordering::Relaxed)
     }
 
-    /// Waits for it to leave: the container ends with the agent, and what is still on its way would be lost.
-    fn acknowledge(&self, daemon: &Daemon) -> io::Result<()> {
-        self.connection.shutdown(Shutdown::Write)?;
+    /// Tells it how the stream ended, and waits for it to leave: the container ends with the agent, and what is still on its way would be lost.
+    fn acknowledge(&self, daemon: &Daemon, result: io::Result<()>) -> io::Result<()> {
+        let mut connection = self.connection;
+        match result {
+            Err(cause) if cause.kind() != ErrorKind::BrokenPipe => return refuse(connection, &cause.to_string()),
+            _ => connection.write_all(b"ok\n")?,
+        }
         let begun = Instant::now();
         let mut state = daemon.lock();
         while !self.has_left() && begun.elapsed() < PATIENCE {
@@ -136,8 +148,13 @@ impl Client<'_> {
 }
 
 /// Sends pcapng until the client leaves, the agent ends, or all that was asked for is sent; and then the last counters.
-fn stream(daemon: &Daemon, client: &Client<'_>, wanted: &Session, seat: &Seat<'_>) -> io::Result<()> {
-    let mut connection = client.connection;
+fn stream(
+    daemon: &Daemon,
+    client: &Client<'_>,
+    output: &Output<'_>,
+    wanted: &Session,
+    seat: &Seat<'_>,
+) -> io::Result<()> {
     let mut out = Vec::with_capacity(2 * CHUNK);
     pcapng::section(&mut out, concat!("sniff-agent ", env!("CARGO_PKG_VERSION")));
     if wanted.until.is_some() {
@@ -161,6 +178,9 @@ fn stream(daemon: &Daemon, client: &Client<'_>, wanted: &Session, seat: &Seat<'_
         let mut state = daemon.lock();
         let has_left = client.has_left();
         if has_left {
+            if output.is_abandoned() {
+                return Err(ErrorKind::BrokenPipe.into());
+            }
             state = daemon.recount(state);
         }
         description.describe(&state, &mut reader, &mut out);
@@ -195,8 +215,7 @@ fn stream(daemon: &Daemon, client: &Client<'_>, wanted: &Session, seat: &Seat<'_
                 pcapng::end(&mut out, &end);
                 seat.report(&mut state, &reader.count, out.len());
                 drop(state);
-                connection.write_all(&out)?;
-                return client.acknowledge(daemon);
+                return output.write_all(&out);
             }
             // Unless it has left while the lock was not held.
             if !client.has_left() {
@@ -208,7 +227,7 @@ fn stream(daemon: &Daemon, client: &Client<'_>, wanted: &Session, seat: &Seat<'_
             continue;
         }
         drop(state);
-        connection.write_all(&out)?;
+        output.write_all(&out)?;
         out.clear();
     }
 }

@@ -25,6 +25,7 @@ use super::backend::{BATCH, Backend, Frame, MOST_SNAPLEN, Unusable, Wanted};
 use super::bpf::{self, Program};
 use super::interface::{self, LINK_ETHERNET, link_type};
 use super::pcapng::Direction;
+use super::prefetch;
 use super::socket::{self, Mapping, get, set};
 
 /// A ring is cut into blocks of this size, so that the largest frame (64 KiB, by segmentation offload) wastes little.
@@ -33,8 +34,9 @@ const BLOCK: usize = BATCH;
 /// The least ring: one block is read while another is filled.
 const LEAST_RING: usize = 2 * BLOCK;
 
-/// After this long the kernel hands over a block that is not full: what delays a row on a quiet interface.
-const RETIRE: Duration = Duration::from_millis(20);
+/// After this long, or twice as long, the kernel hands over a block that is not full: what delays a row on a quiet interface, and how
+/// often a busy one wakes us.
+const RETIRE: Duration = Duration::from_millis(50);
 
 /// The space that the kernel reckons a frame to need; in this version of the ring it only has to divide the block.
 const FRAME: usize = 2048;
@@ -167,7 +169,9 @@ impl<'a> Block<'a> {
         std::iter::from_fn(move || {
             left = left.checked_sub(1)?;
             let bytes = bytes.get(at..)?;
-            at += u32_at(bytes, offset_of!(tpacket3_hdr, tp_next_offset))? as usize;
+            let length = u32_at(bytes, offset_of!(tpacket3_hdr, tp_next_offset))? as usize;
+            at += length;
+            prefetch::read(bytes, length);
             frame(bytes, snaplen)
         })
     }

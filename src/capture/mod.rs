@@ -33,6 +33,8 @@ mod lz4;
 pub mod pcapng;
 #[cfg(feature = "agent")]
 mod pf_ring;
+#[cfg(feature = "agent")]
+pub mod prefetch;
 #[cfg(feature = "engine")]
 mod probes;
 #[cfg(feature = "engine")]

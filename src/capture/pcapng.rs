@@ -331,16 +331,6 @@ pub fn cut(out: &mut Vec<u8>, block: &[u8], keep: u32) {
     }
 }
 
-/// True if the bytes end in the whole block that [`end`] writes.
-#[must_use]
-pub fn is_ended(bytes: &[u8]) -> bool {
-    let Some((_, length)) = bytes.split_last_chunk::<4>() else { return false };
-    let start = bytes.len().checked_sub(u32::from_le_bytes(*length) as usize);
-    let Some(block) = start.and_then(|start| bytes.get(start..)) else { return false };
-    let word = |at: usize| block.get(at..at + 4).and_then(|word| word.try_into().ok()).map(u32::from_le_bytes);
-    word(0) == Some(CUSTOM) && word(8) == Some(ENTERPRISE) && word(12) == Some(3)
-}
-
 /// Appends a custom block of ours.
 /// Appends what probes for TLS keys have come to: the text is a JSON object.
 pub fn probes(out: &mut Vec<u8>, json: &str) {
@@ -484,18 +474,6 @@ mod tests {
         let mut out = Vec::new();
         names(&mut out, [("10.0.0.1".parse().unwrap(), "web")]);
         assert_eq!(blocks(&out)[0].1, [1, 0, 8, 0, 10, 0, 0, 1, b'w', b'e', b'b', 0, 0, 0, 0, 0]);
-    }
-
-    #[test]
-    fn tells_an_end_from_a_cut() {
-        let mut out = Vec::new();
-        section(&mut out, "x");
-        assert!(!is_ended(&out));
-        end(&mut out, r#"{"next":1,"why":"asked to"}"#);
-        assert!(is_ended(&out));
-        out.pop();
-        assert!(!is_ended(&out));
-        assert!(!is_ended(&[0xff; 3]) && !is_ended(&[0xff; 64]));
     }
 
     #[test]

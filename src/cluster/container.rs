@@ -25,8 +25,8 @@ pub(super) const PREFIX: &str = "sniff-agent-";
 /// Where the image has its program.
 pub(super) const PROGRAM: &str = "/sniff-agent";
 
-/// The ring where memory is no matter, in bytes: sixteen blocks, each of which may be handed over as good as empty after 20 ms,
-/// so that a third of a second without the processor costs no packet.
+/// The ring where memory is no matter, in bytes: sixteen blocks, each of which may be handed over as good as empty after 50 ms,
+/// so that more than half a second without the processor costs no packet.
 pub(super) const RING: u64 = 4 << 20;
 
 /// The least that ring and buffer may be, in bytes.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::DEFAULT_IMAGE;
+use super::client::Cluster;
 use crate::capture::filter::{Filter, Invalid};
 
 /// How to reach the cluster: the flags that every kubectl command has.
@@ -178,9 +179,18 @@ pub struct Place {
     #[arg(long, value_enum, value_name = "WHERE", default_value_t)]
     pub via: Via,
 
-    /// Where --via node puts its capture pods, one on each node, for as long as it runs [default: the context's]
+    /// Where --via node puts its capture pods, one on each node, for as long as it runs or `start` says [default: the context's]
     #[arg(long, value_name = "NAMESPACE")]
     pub via_namespace: Option<String>,
+}
+
+impl Place {
+    /// The same options, with the namespace of capture pods.
+    #[must_use]
+    pub fn with_namespace(&self, options: Options, cluster: &Cluster) -> Options {
+        let via_namespace = self.via_namespace.as_deref().unwrap_or_else(|| cluster.namespace());
+        Options { via_namespace: via_namespace.to_owned(), ..options }
+    }
 }
 
 /// From where packets are captured.

@@ -20,6 +20,7 @@ use super::exec::{self, Where};
 use super::flags::Options;
 use super::recording::{Service, serving};
 use super::startup::{complaint, hopeless};
+use crate::capture::filter::Filter;
 
 /// A pod as last seen by the watch; none once it is gone.
 pub(super) type Sight = watch::Receiver<Option<Arc<Pod>>>;
@@ -35,6 +36,8 @@ pub(super) struct Agent {
     pub(super) reused: bool,
     /// It records more than is wanted: sessions bring filter and snaplen of their own.
     pub(super) narrows: bool,
+    /// That filter, if there is one.
+    pub(super) filter: Option<Filter>,
     /// It records less than is wanted, for this reason.
     pub(super) lacks: Option<String>,
 }
@@ -90,7 +93,8 @@ impl Injector {
         let Some(pod) = sight.borrow_and_update().clone() else { return Ok(Found::Gone) };
         self.may_exec(&pod.namespace().unwrap_or_default()).await?;
         if let Some(Service { container, narrows, lacks }) = serving(&pod, &self.options) {
-            return Ok(Found::Agent(Agent { container, reused: true, narrows, lacks }));
+            let filter = self.options.filter.clone();
+            return Ok(Found::Agent(Agent { container, reused: true, narrows, filter, lacks }));
         }
         if self.options.looks_back() {
             return Ok(Found::Nothing);
@@ -217,7 +221,7 @@ impl Injector {
                 if let Some(state) = container::state(&pod, container) {
                     if state.running.is_some() {
                         let container = container.to_owned();
-                        return Ok(Some(Agent { container, reused: false, narrows: false, lacks: None }));
+                        return Ok(Some(Agent { container, reused: false, narrows: false, filter: None, lacks: None }));
                     }
                     if let Some(error) = hopeless(state, &self.options.image) {
                         return Err(error);

@@ -22,7 +22,7 @@ pub(super) enum Start {
 /// What a session with a filter of its own knows of the numbers: a hole may be what the filter left out.
 #[derive(Debug, Default)]
 struct Sieve {
-    /// All packets before this number are accounted for.
+    /// All packets before this number are accounted for; 0 as long as it is not known where the session starts.
     next: u64,
     /// Packets from there on that came over the present connection.
     came: u64,
@@ -145,7 +145,9 @@ impl Ledger {
                 }
                 is_new
             });
-            if let Some(end) = end.and_then(|text| account.conclude(&text)) {
+            if let Some(end) = end.and_then(|text| account.conclude(&text))
+                && sieve.next > 0
+            {
                 account.lost += end.saturating_sub(sieve.next.saturating_add(sieve.came));
             }
             return account;
@@ -231,6 +233,12 @@ impl Sieve {
         ranges.extend(flushed.iter().map(|(from, to)| (*from, *to, to.saturating_sub(*from))));
         ranges.sort_unstable();
         let mut ids = batch.frames.iter().filter_map(|frame| frame.id).peekable();
+        if self.next == 0
+            && let Some(id) = ids.peek()
+        {
+            // If others before it were left out, a note is still to say so.
+            self.next = *id;
+        }
         for (from, to, absent) in ranges {
             while ids.next_if(|id| *id < to).is_some() {
                 self.came += 1;
@@ -376,6 +384,23 @@ mod tests {
         assert_eq!(lost(&mut ledger, &[21], vec![flushed, sieved(20, 24, 1)]), 2);
         let account = ledger.book(&mut batch(&[], vec![Note::End(r#"{"next":25,"why":"x","asked":true}"#.into())]));
         assert_eq!((account.lost, account.complete), (1, true));
+    }
+
+    #[test]
+    fn who_looks_back_with_a_filter_misses_nothing_that_was_before() {
+        let end = |next: u64| Note::End(format!(r#"{{"next":{next},"why":"x","asked":true}}"#));
+        for (ids, notes, lost) in [
+            (&[40, 41, 42][..], vec![end(43)], 0),
+            (&[40, 42], vec![end(43)], 1),
+            (&[41, 42], vec![Note::Filtered { from: 40, next: 43, count: 1 }, end(43)], 0),
+            (&[], vec![end(43)], 0),
+        ] {
+            let mut ledger = Ledger::new(Start::Since(60));
+            ledger.connect();
+            let hello = Note::Hello(r#"{"boot":"a","first":7,"next":43,"filtered":true}"#.into());
+            assert_eq!(ledger.book(&mut batch(&[], vec![hello])).lost, 0);
+            assert_eq!(ledger.book(&mut batch(ids, notes)).lost, lost, "{ids:?}");
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ impl Recording {
     }
 
     fn with(container: &str, arguments: &[String]) -> Self {
-        let value = |flag: &str| arguments.iter().find_map(|word| word.strip_prefix(flag)?.strip_prefix('='));
+        let value = |name: &str| flag(arguments, name);
         Self {
             container: container.to_owned(),
             tls: None,
@@ -54,6 +54,17 @@ impl Recording {
         let container = pod.spec.as_ref()?.containers.first().filter(|_| runs)?;
         Some(Self::with(&container.name, container.args.as_deref().unwrap_or_default()))
     }
+}
+
+/// The value that an agent's arguments give to a flag.
+pub(super) fn flag<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
+    arguments.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+}
+
+/// True if agents with these arguments and those record the same in the same way.
+pub(super) fn records_the_same(these: &[String], those: &[String]) -> bool {
+    let flags = ["--filter-text", "--snaplen", "--buffer", "--buffer-on", "--backend"];
+    flags.iter().all(|name| flag(these, name) == flag(those, name))
 }
 
 /// The containers of a pod that are running agents, newest first.
@@ -89,15 +100,7 @@ pub(super) fn serving(pod: &Pod, options: &Options) -> Option<Service> {
             continue;
         }
         if let Mode::Arm(_) = options.mode {
-            let is_same = |flag: &str| {
-                let find = |words: &[String]| words.iter().find(|word| word.starts_with(flag)).cloned();
-                find(&wanted) == find(container.args.as_deref().unwrap_or_default())
-            };
-            if same_image
-                && ["--filter-text", "--snaplen", "--buffer=", "--buffer-on", "--backend"]
-                    .iter()
-                    .all(|flag| is_same(flag))
-            {
+            if same_image && records_the_same(container.args.as_deref().unwrap_or_default(), &wanted) {
                 return Some(Service { container: recording.container, narrows: false, lacks: None });
             }
             continue;

@@ -110,6 +110,8 @@ struct Session {
     targets: HashMap<String, Target>,
     /// The pods of each node that captures.
     nodes: HashMap<String, watch::Sender<Members>>,
+    /// Nodes that begin once all pods are listed: what an agent records is chosen for all of them.
+    waiting: Vec<Node>,
     /// What follows the key logs in a pod, by its UID; it ends when it is dropped.
     key_logs: HashMap<String, JoinSet<()>>,
     /// Pods of which it was told that they are left out.
@@ -152,6 +154,7 @@ pub async fn run(
         permits: Arc::new(Semaphore::new(INJECTIONS)),
         targets: HashMap::new(),
         nodes: HashMap::new(),
+        waiting: Vec::new(),
         key_logs: HashMap::new(),
         skipped: HashSet::new(),
         tasks: JoinSet::new(),
@@ -189,6 +192,11 @@ impl Session {
         let mut unlisted = watched;
         let mut denied = 0;
         loop {
+            if unlisted == 0 {
+                for node in self.waiting.drain(..) {
+                    self.tasks.spawn(node.capture());
+                }
+            }
             if unlisted == 0 && self.active() == 0 && self.injector.options.mode != Mode::Follow {
                 return Ok(());
             }
@@ -392,7 +400,7 @@ impl Session {
             members,
             announced: HashSet::new(),
         };
-        self.tasks.spawn(node.capture());
+        self.waiting.push(node);
     }
 
     /// A pod that a node captures has changed.

@@ -208,7 +208,7 @@ impl Stream<'_> {
             command.push(format!("--until={}", until.as_secs()));
         }
         if link.agent.narrows {
-            if let Some(filter) = &options.filter {
+            if let Some(filter) = &link.agent.filter {
                 command.push(format!("--filter={}", filter.program));
                 command.push(format!("--filter-text={}", filter.text));
             }

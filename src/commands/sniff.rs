@@ -69,14 +69,26 @@ pub fn run(args: &Args, status: &mut Status) -> Result<(), Failure> {
 }
 
 /// What agents are to capture.
-pub(super) fn compiled(capture: &Capture, key_logs: Vec<String>) -> Result<Options, Failure> {
+pub(super) fn compiled(capture: &Capture, place: &Place, key_logs: Vec<String>) -> Result<Options, Failure> {
+    match place.via {
+        Via::Node if capture.tls => {
+            return Err(Failure::usage(
+                "--tls reads the keys of a pod's processes from inside the pod, --via node stays outside",
+            )
+            .hint("--keylog FILE, or pod:PATH, decrypts with keys that a program has logged"));
+        }
+        Via::Pod if place.via_namespace.is_some() => {
+            return Err(Failure::usage("--via-namespace is where --via node puts its capture pods"));
+        }
+        _ => {}
+    }
     if capture.container.is_some() && !capture.tls && key_logs.is_empty() {
         return Err(Failure::usage("-c says whose keys are meant: it goes with --tls or --keylog pod:PATH"));
     }
     let options = capture
         .options()
         .map_err(|error| Failure::new(error.to_string()).hint("as for tcpdump: --filter 'port 80 or port 53'"))?;
-    Ok(Options { key_logs, ..options })
+    Ok(Options { key_logs, via: place.via, ..options })
 }
 
 async fn sniff(args: &Args, status: &mut Status) -> Result<(), Failure> {
@@ -87,31 +99,13 @@ async fn sniff(args: &Args, status: &mut Status) -> Result<(), Failure> {
         return Err(Failure::usage("--since is no longer ago than --until").hint("--since 10m --until 5m"));
     }
     let mode = until.map_or(Mode::Follow, Mode::LookBack);
-    let Place { via, via_namespace } = args.place.clone();
-    match via {
-        Via::Node if since.is_some() || until.is_some() => {
-            return Err(Failure::usage("--via node sees what passes from now on: no agent has recorded on nodes")
-                .hint("--since and --until read what agents in pods have recorded"));
-        }
-        Via::Node if args.capture.tls => {
-            return Err(Failure::usage(
-                "--tls reads the keys of a pod's processes from inside the pod, --via node stays outside",
-            )
-            .hint("--keylog FILE, or pod:PATH, decrypts with keys that a program has logged"));
-        }
-        Via::Pod if via_namespace.is_some() => {
-            return Err(Failure::usage("--via-namespace is where --via node puts its capture pods"));
-        }
-        _ => {}
-    }
     let key_logs = args.dissection.keylog.iter().filter_map(keylog::Place::in_pod).collect();
-    let options = Options { since, compress, mode, via, ..compiled(&args.capture, key_logs)? };
+    let options = Options { since, compress, mode, ..compiled(&args.capture, &args.place, key_logs)? };
     let descriptors = proto::load(&args.dissection.proto)?;
     let saving = saving(args)?;
     let cluster = Cluster::connect(&args.connection).await?;
-    let via_namespace = via_namespace.unwrap_or_else(|| cluster.namespace().to_owned());
-    let options = Options { via_namespace, ..options };
-    let selection = Selection::new(&args.select, cluster.namespace())?.via(via);
+    let options = args.place.with_namespace(options, &cluster);
+    let selection = Selection::new(&args.select, cluster.namespace())?.via(options.via);
     if args.dissection.output == Format::Name {
         let mut out = stdout();
         for (_, pod) in selection.list(&cluster).await? {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::Failure;
-use crate::cluster::flags::{Capture, Connection, Mode, Options, Processes, Select, duration};
+use crate::cluster::flags::{Capture, Connection, Mode, Options, Place, Processes, Select, Via, duration};
 use crate::cluster::{self, Cluster, Event, Selection, Stop};
 use crate::output::status::Status;
 
@@ -14,6 +14,7 @@ use crate::output::status::Status;
 #[command(after_help = "Examples:
   kubectl sniff start front-end -n sock-shop --for 8h          record the last 16 MiB of each pod's traffic
   kubectl sniff start . --buffer 1Gi --buffer-on disk          on the node's disk, in the agent's own container
+  kubectl sniff start web -n shop --via node --via-namespace kube-system   on the pods' nodes
   kubectl sniff ls                                             what records where
   kubectl sniff front-end -n sock-shop --since 5m              dissect the last five minutes, and go on live")]
 pub struct Args {
@@ -22,6 +23,9 @@ pub struct Args {
 
     #[command(flatten)]
     capture: Capture,
+
+    #[command(flatten)]
+    place: Place,
 
     /// How long agents record; then they leave, unless somebody reads
     #[arg(long = "for", value_name = "TIME", value_parser = duration, default_value = "1h", help_heading = "Capture")]
@@ -40,14 +44,19 @@ pub fn run(args: &Args, status: &mut Status) -> Result<(), Failure> {
     if args.time.is_zero() {
         return Err(Failure::usage("--for 0 is no time to record"));
     }
-    let options = super::sniff::compiled(&args.capture, Vec::new())?;
+    let options = super::sniff::compiled(&args.capture, &args.place, Vec::new())?;
     let options = Options { mode: Mode::Arm(args.time), ..options };
     super::blocking(arm(args, options, status))
 }
 
 async fn arm(args: &Args, options: Options, status: &mut Status) -> Result<(), Failure> {
     let cluster = Cluster::connect(&args.connection).await?;
-    let selection = Selection::new(&args.select, cluster.namespace())?;
+    let options = args.place.with_namespace(options, &cluster);
+    let selection = Selection::new(&args.select, cluster.namespace())?.via(options.via);
+    if options.via == Via::Node {
+        status
+            .note("pods that come later are not recorded: what agents on nodes record is the pods that are there now");
+    }
     if options.tls.is_some() {
         status.note(Processes::NOTE);
     }

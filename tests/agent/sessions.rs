@@ -317,9 +317,11 @@ fn a_stream_ends_with_its_client() {
         std::thread::sleep(Duration::from_millis(200));
         assert_eq!(alive.try_wait().expect("a child"), None);
     }
-    // A client that is killed leaves no session behind.
+    // A client that is killed leaves no session behind, and no end for which its stream could be taken as whole.
     alive.kill().expect("a child");
-    alive.wait().expect("a child");
+    let left = parse(&alive.wait_with_output().expect("a child").stdout);
+    assert!(matches!(left.first(), Some(Block::Section)), "{left:?}");
+    assert!(!left.iter().any(|block| matches!(block, Block::End(_))), "{left:?}");
     until("no session is left", || agent.sessions() == 0);
 }
 

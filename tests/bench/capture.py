@@ -21,10 +21,12 @@ def record(recorder, network, rate, seconds):
     with recorder(network) as running:
         if isinstance(running, Agent):
             running.stream()
+        # Their start is none of the load's.
+        started = running.spent()
         passed, speed = network.load(rate, seconds)
         peak = running.resident("VmHWM")
         had, cpu = running.finish()
-    return speed, passed, passed - had, cpu / passed * 1e6, peak
+    return speed, passed, passed - had, (cpu - started) / passed * 1e6, peak
 
 
 def measure():

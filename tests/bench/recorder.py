@@ -1,6 +1,8 @@
 """What captures: the agent, tcpdump and dumpcap, all with the same filter and otherwise as they are by default."""
 
+import glob
 import json
+import pathlib
 import re
 import signal
 import subprocess
@@ -8,7 +10,7 @@ import tempfile
 import time
 
 import measure
-from measure import CORES, Failure, memory, need, reap, stop
+from measure import CORES, Failure, memory, need, stop
 from network import DEVICE, FILTER
 
 # How long a capture may take to start.
@@ -60,14 +62,18 @@ class Recorder:
         """MiB of all its processes."""
         return sum(memory(process.pid, field) for process in self.processes)
 
+    def spent(self):
+        """CPU seconds of all its processes so far. None of their threads ends meanwhile."""
+        threads = (thread for process in self.processes for thread in glob.glob(f"/proc/{process.pid}/task/*/schedstat"))
+        return sum(int(pathlib.Path(thread).read_text().split()[0]) for thread in threads) / 1e9
+
     def finish(self):
         """Ends it; returns how many packets it had, and its CPU seconds."""
         time.sleep(SETTLE)
+        seconds = self.spent()
         self.end()
-        seconds = 0
         for process in self.processes:
-            _, usage = reap(process)
-            seconds += usage.ru_utime + usage.ru_stime
+            process.wait()
         return self.count(), seconds
 
 

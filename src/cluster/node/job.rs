@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::super::client::Cluster;
 use super::super::container::{LABEL, NODE_AGENT, PROGRAM, RING, security};
 use super::super::error::{Error, Request, is_rbac};
-use super::super::flags::{Backend, BufferOn, Options};
+use super::super::flags::{Backend, BufferOn, Mode, Options};
 use crate::capture::filter::Filter;
 
 /// The label of a capture pod that tells whose it is: the Job's name.
@@ -28,9 +28,8 @@ const GRACE: u32 = 5;
 /// Memory that an agent takes besides ring and buffer, at most, in bytes: its sessions and its table of packets seen.
 const BESIDES: u64 = 24 << 20;
 
-/// The pod's spec and labels.
-fn template(name: &str, node: &str, filter: &Filter, options: &Options) -> Value {
-    let on_disk = options.buffer_on == BufferOn::Disk;
+/// The agent's command line.
+pub(super) fn arguments(node: &str, filter: &Filter, options: &Options) -> Vec<String> {
     let mut arguments = vec![
         "run".to_owned(),
         format!("--pod=node/{node}"),
@@ -47,13 +46,22 @@ fn template(name: &str, node: &str, filter: &Filter, options: &Options) -> Value
     if options.backend != Backend::default() {
         arguments.push(format!("--backend={}", options.backend.name()));
     }
-    if on_disk {
+    if options.buffer_on == BufferOn::Disk {
         arguments.push("--buffer-on=disk".to_owned());
     }
+    if let Mode::Arm(time) = options.mode {
+        arguments.push(format!("--armed-for={}", time.as_secs()));
+    }
+    arguments
+}
+
+/// The pod's spec and labels.
+fn template(name: &str, node: &str, filter: &Filter, options: &Options) -> Value {
+    let on_disk = options.buffer_on == BufferOn::Disk;
     let memory = RING + BESIDES + if on_disk { 0 } else { options.buffer };
     let mut spec = json!({
         "hostNetwork": true,
-        // Whatever keeps other pods off a node: this one is bound to it, and is gone soon.
+        // Whatever keeps other pods off a node: this one is bound to it, and goes by itself.
         "tolerations": [{"operator": "Exists"}],
         "restartPolicy": "Never",
         "automountServiceAccountToken": false,
@@ -64,7 +72,7 @@ fn template(name: &str, node: &str, filter: &Filter, options: &Options) -> Value
             "image": options.image,
             "imagePullPolicy": options.pull_policy.name(),
             "command": [PROGRAM],
-            "args": arguments,
+            "args": arguments(node, filter, options),
             "terminationMessagePolicy": "FallbackToLogsOnError",
             "resources": {"requests": {"cpu": "10m", "memory": memory.to_string()}, "limits": {"memory": memory.to_string()}},
             "securityContext": security(options),

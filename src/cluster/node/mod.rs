@@ -1,6 +1,7 @@
 //! Capture from the node, for pods that may not be touched: one capture pod on each node concerned, whose filter follows
 //! the selected pods of the node as they come and go.
 
+mod armed;
 mod job;
 mod traffic;
 
@@ -16,6 +17,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use self::armed::Armed;
 pub(super) use self::job::admit;
 pub(super) use self::traffic::Share;
 use super::Stop;
@@ -23,11 +25,13 @@ use super::client::Cluster;
 use super::container::{self, NODE_AGENT};
 use super::error::{Error, Request};
 use super::exec::{self, Where};
+use super::flags::Mode;
 use super::inject::{Agent, Injector, Sight};
 use super::ledger::{Ledger, Start};
 use super::session::{Event, send};
 use super::stream::{ASKED_TO_STOP, Over, Stream};
 use super::watch::{Change, Pauses, follow};
+use crate::capture::filter::Filter;
 
 /// How often a Job without a pod is asked why.
 const LOOK: Duration = Duration::from_secs(1);
@@ -63,16 +67,23 @@ pub(super) struct Node {
 impl Node {
     /// Captures until it is over for one reason or another, and tells the reason. Returns the members that were left.
     pub(super) async fn capture(mut self) -> Vec<String> {
-        let over = self.agents().await;
+        let over = match self.injector.options.mode {
+            Mode::Arm(time) => self.arm(time).await,
+            _ => self.agents().await,
+        };
         let members = self.members.borrow().clone();
         let (tap, node) = (self.tap, self.name.clone());
+        let each = |event: &dyn Fn(u32, String) -> Event| {
+            members.values().map(|member| event(member.tap, member.pod.clone())).collect()
+        };
         let last = match over {
             Over::Died(error) | Over::Denied(error) => vec![Event::Failed { tap, pod: node, error }],
-            Over::Left(reason) => members
-                .values()
-                .map(|member| Event::Left { tap: member.tap, pod: member.pod.clone(), reason: reason.clone() })
-                .collect(),
-            _ => Vec::new(),
+            Over::Left(reason) => each(&|tap, pod| Event::Left { tap, pod, reason: reason.clone() }),
+            Over::Absent => each(&|_, pod| Event::Skipped { pod, reason: format!("no agent on {node} records it") }),
+            Over::Armed(Agent { container, reused, .. }) => {
+                each(&|tap, pod| Event::Armed { tap, pod, container: container.clone(), reused })
+            }
+            Over::Stopped | Over::Read => Vec::new(),
         };
         for event in last {
             tokio::select! {
@@ -98,18 +109,30 @@ impl Node {
             ledger: Ledger::new(Start::All),
             deaths: 0,
         };
+        let looks_back = injector.options.looks_back();
+        if looks_back || injector.options.since.is_some() {
+            let since = Instant::now();
+            match self.recorded(&mut stream).await.map(death) {
+                Some(Err(over)) => return over,
+                // What it had recorded is gone with it.
+                Some(Ok(_)) | None if looks_back => return Over::Absent,
+                Some(Ok(error)) => {
+                    if let Some(over) = stream.bury(error, since).await {
+                        return over;
+                    }
+                }
+                None => {}
+            }
+        }
         loop {
             let name = container::new_name();
             let since = Instant::now();
             let over = self.agent(&name, &mut stream).await;
             // Whatever happened, nothing is left behind; what cannot be deleted goes by itself.
             let _ = job::delete(&injector.cluster, &injector.options.via_namespace, &name).await;
-            let error = match over {
-                Over::Left(reason) if reason != ASKED_TO_STOP => {
-                    Error::new(format!("its capture pod is gone: {reason}"))
-                }
-                Over::Died(error) => error,
-                over => return over,
+            let error = match death(over) {
+                Ok(error) => error,
+                Err(over) => return over,
             };
             if let Some(over) = stream.bury(error, since).await {
                 return over;
@@ -119,42 +142,152 @@ impl Node {
 
     /// Makes a capture pod and streams from it.
     async fn agent(&mut self, name: &str, stream: &mut Stream<'_>) -> Over {
-        let injector = Arc::clone(&self.injector);
-        let namespace = injector.options.via_namespace.clone();
-        let mut stop = self.stop.clone();
-        let events = self.events.clone();
-        let mut watching = JoinSet::new();
-        let started = async {
-            let _permit = self.permits.acquire().await;
-            injector.may_exec(&namespace).await?;
-            let filter = {
-                let members = self.members.borrow_and_update();
-                traffic::filter(members.values().map(|member| &member.share), injector.options.filter.as_ref())?
-            };
-            let job = job::job(name, &self.name, &filter, &injector.options)?;
-            job::create(&injector.cluster, &namespace, &job).await?;
-            let (mut sight, denied) = watch_pod(&mut watching, &injector.cluster, &namespace, name);
-            tokio::select! {
-                appeared = self.appeared(name, &mut sight) => appeared?,
-                Ok(error) = denied => return Err(error),
-            }
-            let agent = injector.started(&mut sight, NODE_AGENT).await?;
-            Ok(agent.map(|agent| (agent, sight)))
-        };
-        let started: Result<Option<(Agent, Sight)>, Error> = tokio::select! {
-            () = stop.wait() => return Over::Stopped,
-            () = events.closed() => return Over::Stopped,
-            started = started => started,
-        };
-        let (agent, sight) = match started {
-            Ok(Some(started)) => started,
-            Ok(None) => return Over::Left("deleted".to_owned()),
+        let filter = match self.filter() {
+            Ok(filter) => filter,
             Err(error) => return Over::Denied(error),
+        };
+        let mut watching = JoinSet::new();
+        let (agent, sight) = match self.unless_over(Box::pin(self.started(&mut watching, name, Some(&filter)))).await {
+            Ok(started) => started,
+            Err(over) => return over,
         };
         stream.sight = sight.clone();
         tokio::select! {
             over = stream.run(&agent) => over,
             () = self.keep(&sight) => Over::Stopped,
+        }
+    }
+
+    /// Has an agent record for so long, whether somebody reads or not: one that records just that already, or a new one.
+    async fn arm(&mut self, time: Duration) -> Over {
+        let injector = Arc::clone(&self.injector);
+        let Injector { cluster, options, .. } = &*injector;
+        let filter = match self.filter() {
+            Ok(filter) => filter,
+            Err(error) => return Over::Denied(error),
+        };
+        let wanted = job::arguments(&self.name, &filter, options);
+        let there = match self.unless_over(self.armed()).await {
+            Ok(there) => there.into_iter().find(|armed| armed.is_like(&options.image, &wanted)),
+            Err(over) => return over,
+        };
+        let (reused, name) = (there.is_some(), there.map_or_else(container::new_name, |armed| armed.job));
+        let mut watching = JoinSet::new();
+        let new = Some(&filter).filter(|_| !reused);
+        let over = match self.unless_over(Box::pin(self.started(&mut watching, &name, new))).await {
+            Ok((agent, sight)) => {
+                let agent = Agent { reused, ..agent };
+                match injector.arm(&sight, &agent, time).await {
+                    Ok(()) => return Over::Armed(agent),
+                    Err(error) => Over::Denied(error),
+                }
+            }
+            Err(over) => over,
+        };
+        if !reused {
+            let _ = job::delete(cluster, &options.via_namespace, &name).await;
+        }
+        over
+    }
+
+    /// Streams what an agent has recorded that was armed, and what comes, if the node has one: that which records the most of
+    /// the members. It stays as it is, so it is left to record what it was armed for.
+    async fn recorded(&mut self, stream: &mut Stream<'_>) -> Option<Over> {
+        let injector = Arc::clone(&self.injector);
+        let options = &injector.options;
+        let members = self.members.borrow_and_update().clone();
+        let covered = |armed: &Armed| members.values().filter(|member| armed.covers(&member.share)).count();
+        let there = match self.unless_over(self.armed()).await {
+            Ok(there) => there,
+            Err(over) => return Some(over),
+        };
+        // Of those that record as many, the newest, which is the first.
+        let armed = there.into_iter().rev().max_by_key(covered).filter(|armed| covered(armed) > 0)?;
+        let recorded: Members = members.into_iter().filter(|(_, member)| armed.covers(&member.share)).collect();
+        let shares = recorded.values().map(|member| &member.share);
+        let filter = match traffic::filter(shares, options.filter.as_ref()) {
+            Ok(filter) => filter,
+            Err(error) => return Some(Over::Denied(error)),
+        };
+        let mut watching = JoinSet::new();
+        let (agent, sight) = match self.unless_over(Box::pin(self.started(&mut watching, &armed.job, None))).await {
+            Ok(started) => started,
+            Err(over) => return Some(over),
+        };
+        let agent = Agent { reused: true, narrows: true, filter: Some(filter), ..agent };
+        for (uid, Member { tap, .. }) in recorded {
+            self.announced.insert(uid);
+            send(&self.events, Event::Attached { tap, container: agent.container.clone(), reused: true }).await;
+        }
+        stream.sight = sight;
+        stream.ledger = Ledger::new(options.since.map_or(Start::Oldest, |since| Start::Since(since.as_secs())));
+        let mut told = HashSet::new();
+        self.leave_out(&mut told).await;
+        Some(tokio::select! {
+            over = stream.run(&agent) => over,
+            () = async {
+                while self.members.changed().await.is_ok() {
+                    self.leave_out(&mut told).await;
+                }
+                // The session is about to end, and its stream with it.
+                std::future::pending::<()>().await;
+            } => Over::Stopped,
+        })
+    }
+
+    /// Tells of members that are not recorded, once.
+    async fn leave_out(&mut self, told: &mut HashSet<String>) {
+        let members = self.members.borrow_and_update().clone();
+        for (uid, Member { pod, .. }) in members {
+            if !self.announced.contains(&uid) && told.insert(uid) {
+                let reason = format!("the agent that records on {} was armed without it", self.name);
+                send(&self.events, Event::Skipped { pod, reason }).await;
+            }
+        }
+    }
+
+    /// What the members' packets are.
+    fn filter(&mut self) -> Result<Filter, Error> {
+        let members = self.members.borrow_and_update();
+        traffic::filter(members.values().map(|member| &member.share), self.injector.options.filter.as_ref())
+    }
+
+    /// The agents that record on the node with nobody connected.
+    async fn armed(&self) -> Result<Vec<Armed>, Error> {
+        let Injector { cluster, options, .. } = &*self.injector;
+        armed::on_node(cluster, &options.via_namespace, &self.name).await
+    }
+
+    /// The agent of a Job once it runs, be it there already or new, with that filter.
+    async fn started(
+        &self,
+        watching: &mut JoinSet<()>,
+        job: &str,
+        new: Option<&Filter>,
+    ) -> Result<(Agent, Sight), Error> {
+        let Injector { cluster, options, .. } = &*self.injector;
+        let namespace = options.via_namespace.as_str();
+        let _permit = self.permits.acquire().await;
+        self.injector.may_exec(namespace).await?;
+        if let Some(filter) = new {
+            job::create(cluster, namespace, &job::job(job, &self.name, filter, options)?).await?;
+        }
+        let (mut sight, denied) = watch_pod(watching, cluster, namespace, job);
+        tokio::select! {
+            appeared = self.appeared(job, &mut sight) => appeared?,
+            Ok(error) = denied => return Err(error),
+        }
+        let agent = self.injector.started(&mut sight, NODE_AGENT).await?;
+        Ok((agent.ok_or_else(|| Error::new("its capture pod is gone: deleted"))?, sight))
+    }
+
+    /// What that work comes to, unless the user wants no more or it is refused.
+    async fn unless_over<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Over> {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            () = stop.wait() => Err(Over::Stopped),
+            () = self.events.closed() => Err(Over::Stopped),
+            result = work => result.map_err(Over::Denied),
         }
     }
 
@@ -225,6 +358,15 @@ impl Node {
                 Ok(()) = self.members.changed() => {}
             }
         }
+    }
+}
+
+/// Of what an agent died, after which another may take its place; else why it is all over.
+fn death(over: Over) -> Result<Error, Over> {
+    match over {
+        Over::Left(reason) if reason != ASKED_TO_STOP => Ok(Error::new(format!("its capture pod is gone: {reason}"))),
+        Over::Died(error) => Ok(error),
+        over => Err(over),
     }
 }
 

@@ -54,6 +54,15 @@ impl Share {
     }
 }
 
+impl Share {
+    /// True if a filter that [`filter`] has made takes it.
+    pub(super) fn is_in(&self, text: &str) -> bool {
+        // An address must not be the beginning of a longer one.
+        let ends = |rest: &str| !rest.starts_with(|next: char| next.is_ascii_hexdigit() || matches!(next, '.' | ':'));
+        text.match_indices(&self.expression).any(|(at, found)| text.get(at + found.len()..).is_some_and(ends))
+    }
+}
+
 /// The filter for those pods, of whose packets the user wants what `wanted` accepts.
 ///
 /// # Errors
@@ -128,6 +137,10 @@ mod tests {
         );
         assert_eq!(text(&[two], Some("port 80 or port 53")), "(port 80 or port 53) and ip host 10.0.0.2");
         assert_eq!(text(&[], Some("port 80")), "no pod");
+        let (one, another) = (Share::of(&one).unwrap(), Share::of(&pod(false, &["10.0.0.10"], &none)).unwrap());
+        let both = filter([&one, &another].into_iter(), None).unwrap().text;
+        assert!(one.is_in(&both) && another.is_in(&both) && !one.is_in("ip host 10.0.0.1"));
+        assert!(!Share::of(&pod(false, &["10.0.0.1"], &none)).unwrap().is_in(&another.expression));
         assert_eq!(Share::of(&pod(false, &["x or tcp"], &none)), None);
     }
 
