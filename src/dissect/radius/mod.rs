@@ -109,7 +109,7 @@ fn probe(probe: &Probe<'_>) -> Verdict {
             let damaged = hinted && !stream && cursor.is_empty();
             let known = list.next().is_none_or(|first| first.is_ok() && (damaged || list.all(|other| other.is_ok())));
             match expected {
-                _ if !exact || !known || !(hinted || !attributes.is_empty()) => Verdict::No,
+                _ if !exact || !known || !hinted && attributes.is_empty() => Verdict::No,
                 // The frames of ISO transport on TCP (RFC 1006) look like short answers, both ways.
                 Role::Response if stream && !hinted => Verdict::Maybe,
                 _ => Verdict::Yes,
