@@ -104,12 +104,13 @@ fn probe(probe: &Probe<'_>) -> Verdict {
             // Over UDP, nothing but padding may follow, and on a port of others not even that.
             let stream = probe.transport == Transport::Tcp;
             let exact = stream || hinted || cursor.is_empty();
-            let mut list = attribute::Attributes::new(attributes);
+            let mut list =
+                attribute::Attributes::new(attributes).map(|attribute| attribute.is_ok_and(|(kind, _)| kind != 0));
             // On its port, an exact length makes up for attributes that are damaged after the first.
             let damaged = hinted && !stream && cursor.is_empty();
-            let known = list.next().is_none_or(|first| first.is_ok() && (damaged || list.all(|other| other.is_ok())));
+            let known = list.next().is_none_or(|first| first && (damaged || list.all(|other| other)));
             match expected {
-                _ if !exact || !known || !(hinted || !attributes.is_empty()) => Verdict::No,
+                _ if !exact || !known || !hinted && attributes.is_empty() => Verdict::No,
                 // The frames of ISO transport on TCP (RFC 1006) look like short answers, both ways.
                 Role::Response if stream && !hinted => Verdict::Maybe,
                 _ => Verdict::Yes,
