@@ -93,7 +93,8 @@ fn captures() {
     let mut pcapng = Vec::new();
     pcapng::section(&mut pcapng, "fuzz");
     pcapng::hello(&mut pcapng, "{}");
-    let interface = pcapng::Interface { name: "shop/carts:eth0", link: 101, snaplen: 0, filter: Some("port 53") };
+    let interface =
+        pcapng::Interface { name: "shop/carts:eth0", origin: None, link: 101, snaplen: 0, filter: Some("port 53") };
     pcapng::interface(&mut pcapng, &interface);
     pcapng::names(&mut pcapng, [([10, 0, 0, 1].into(), "carts.shop.pod")]);
     pcapng::secrets(&mut pcapng, b"CLIENT_RANDOM 00 00\n");

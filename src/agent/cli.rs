@@ -36,7 +36,8 @@ Options of run:
   --buffer-file FILE     the file on disk; it must not exist, and is gone with the agent (default /sniff-agent.buffer)
   --backend NAME         af_packet, libpcap, af_xdp, pf_ring or best (default af_packet)
   --ring SIZE            memory shared with the kernel (default 2Mi, at least 512Ki)
-  --tls                  read TLS keys of the target's processes by uprobes, and put them into the stream; needs SYS_ADMIN,
+  --tls                  read TLS keys of the target's processes by uprobes, and put them into the stream; of connections
+                         that were open before, make packets of the plaintext, on interfaces of their own; needs SYS_ADMIN,
                          SYS_PTRACE and the target's PID namespace
   --ttl SECONDS          leave after so long without a session (default 300)
   --armed-for SECONDS    but not sooner than this after the start (default 0)

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::disk::Disk;
 use super::json::{self, Object};
 use super::keys::{KeyLog, Survey};
+use super::made::Made;
 use super::master::Master;
 use super::once::Once;
 use super::process::{self, Signals};
@@ -20,8 +21,9 @@ use super::tls::Tls;
 use super::{Error, log, session};
 use crate::capture::backend::{Backend, Frame, Kind, Unusable, Wanted};
 use crate::capture::bpf::{LOOPBACK, Program};
-use crate::capture::interface::{self, Interface};
-use crate::capture::pcapng::{self, Packet};
+use crate::capture::interface::{self, Interface, LINK_RAW_IP};
+use crate::capture::interpreter::{Filter, View};
+use crate::capture::pcapng::{self, Direction, Packet};
 
 /// The most sessions at a time; each is two threads and a buffer.
 pub(super) const MOST_SESSIONS: usize = 8;
@@ -99,6 +101,8 @@ pub(super) struct Daemon {
     connections: AtomicUsize,
     /// Held by who has the filter replaced.
     refilters: Mutex<()>,
+    /// Held by who writes to disk.
+    writes: Mutex<()>,
 }
 
 /// What the lock is around.
@@ -127,7 +131,9 @@ pub(super) struct State {
     /// When the backend was last asked for frames and had none, in nanoseconds since the Unix epoch: all that was there by
     /// then is stored.
     drained: u64,
-    /// The capture filter, for people.
+    /// The capture filter, for packets that are made here.
+    filter: Filter,
+    /// The same for people.
     pub(super) filter_text: String,
     /// What is to replace it.
     refilter: Refilter,
@@ -155,6 +161,8 @@ pub(super) struct Tap {
     pub(super) link: u16,
     /// Its name, with the pod before it.
     pub(super) name: String,
+    /// From which probe its packets are, if they are no frames.
+    pub(super) origin: Option<&'static str>,
     /// Since when it is known, in nanoseconds since the Unix epoch.
     pub(super) since: u64,
     pub(super) received: u64,
@@ -251,6 +259,7 @@ impl Daemon {
             filtered: capture.filtered(),
             cut: 0,
             drained: 0,
+            filter: Filter::new(&options.filter),
             filter_text: options.filter_text.clone(),
             refilter: Refilter::Idle,
             recount: false,
@@ -268,6 +277,7 @@ impl Daemon {
             changed: Condvar::new(),
             connections: AtomicUsize::new(0),
             refilters: Mutex::new(()),
+            writes: Mutex::new(()),
         }
     }
 
@@ -314,6 +324,26 @@ impl Daemon {
             probes.survey.clone_from(survey);
             self.changed.notify_all();
         }
+    }
+
+    /// Stores packets that were made of a connection's plaintext. So many bytes of all are lost.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "only probes see plaintext"))]
+    pub(super) fn insert(&self, made: &[Made], lost: u64) {
+        let mut state = self.lock();
+        state.keys.plaintext_lost = lost;
+        for made in made {
+            state.insert(made, &self.options);
+        }
+        self.changed.notify_all();
+        drop(state);
+        // What fails here fails again where it is told.
+        let _ = self.write();
+    }
+
+    /// In how many files there are probes.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "there are none"))]
+    pub(super) fn probed(&self) -> u64 {
+        self.lock().keys.probes.as_ref().map_or(0, |probes| probes.survey.files)
     }
 
     /// Has the agent stay so long from now on, be there sessions or not; no time lets it leave as any other.
@@ -366,6 +396,7 @@ impl Daemon {
         let Refilter::Asked(program, text) = std::mem::replace(&mut state.refilter, Refilter::Idle) else { return };
         let result = capture.set_filter(&program).map_err(|cause| format!("the kernel refuses the filter: {cause}"));
         if result.is_ok() {
+            state.filter = Filter::new(&program);
             state.filter_text = text;
         }
         state.refilter = Refilter::Done(result);
@@ -437,6 +468,7 @@ impl Daemon {
     /// Writes the segments that are full to disk, if the master PCAP is there. Meanwhile the ring takes what comes, and what
     /// a slow disk makes it drop, the kernel counts.
     fn write(&self) -> io::Result<()> {
+        let _turn = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let Some(unwritten) = self.lock().master.unwritten() else { return Ok(()) };
             unwritten.write().map_err(|cause| io::Error::new(cause.kind(), format!("the buffer's disk: {cause}")))?;
@@ -607,6 +639,36 @@ impl State {
         tap.received += 1;
     }
 
+    /// Stores a packet that was made here under the next number, if the filter accepts it.
+    fn insert(&mut self, made: &Made, options: &Options) {
+        let Some(at) = self.made(made.origin, &options.pod) else { return };
+        let (len, outgoing) = (made.packet.len() as u32, made.direction == Direction::Outbound);
+        let accepted = self.filter.run(&View::raw(&made.packet, len, at as u32, outgoing)).min(options.snaplen);
+        if accepted == 0 {
+            return;
+        }
+        let data = made.packet.get(..accepted as usize).unwrap_or(&made.packet);
+        self.cut += u64::from(data.len() < made.packet.len());
+        self.keys.plaintext += 1;
+        let (interface, time, direction) = (at as u32, made.time, made.direction);
+        self.master.push(Packet { interface, time, len, data: &[data], direction, id: None, dropped: 0 });
+        self.taps[at].received += 1;
+    }
+
+    /// The place of the interface of such packets in the list.
+    fn made(&mut self, origin: &'static str, pod: &str) -> Option<usize> {
+        let known = self.taps.iter().position(|tap| tap.origin == Some(origin));
+        if known.is_some() || self.taps.len() == MOST_INTERFACES {
+            return known;
+        }
+        // No interface of the kernel's has this index.
+        let at = self.tap(u32::MAX - self.taps.len() as u32, LINK_RAW_IP, "")?;
+        let name = origin.replace("uprobe:", "tls-");
+        self.taps[at].name = if pod.is_empty() { name } else { format!("{pod}:{name}") };
+        self.taps[at].origin = Some(origin);
+        Some(at)
+    }
+
     /// The place of an interface in the list, which grows if it is new; none if the list is full.
     fn tap(&mut self, index: u32, link: u16, pod: &str) -> Option<usize> {
         let known = self.taps.iter().position(|tap| tap.index == index && tap.link == link);
@@ -615,7 +677,16 @@ impl State {
         }
         let name = interface::name(index).unwrap_or_else(|| format!("if{index}"));
         let name = if pod.is_empty() { name } else { format!("{pod}:{name}") };
-        self.taps.push(Tap { index, link, name, since: now(), received: 0, dropped: 0, dropped_before: 0 });
+        self.taps.push(Tap {
+            index,
+            link,
+            name,
+            origin: None,
+            since: now(),
+            received: 0,
+            dropped: 0,
+            dropped_before: 0,
+        });
         Some(self.taps.len() - 1)
     }
 

@@ -15,6 +15,10 @@ pub(super) struct KeyLog {
     pub(super) lines: u64,
     /// What the probes say of themselves, if there are any.
     pub(super) probes: Option<Probes>,
+    /// Packets that were made of plaintext.
+    pub(super) plaintext: u64,
+    /// Bytes of plaintext for which there was no room, or that could not be told whose they are.
+    pub(super) plaintext_lost: u64,
 }
 
 /// What the probes have come to.
@@ -56,6 +60,8 @@ impl KeyLog {
             .raw("keys", self.lines)
             .raw("lost", lost)
             .raw("unmatched", unmatched)
+            .raw("plaintext", self.plaintext)
+            .raw("plaintext_lost", self.plaintext_lost)
             .list("unknown", texts(&survey.unknown))
             .list("refused", texts(&survey.refused))
             .end();

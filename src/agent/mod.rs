@@ -24,6 +24,7 @@ mod disk;
 mod handover;
 mod json;
 mod keys;
+mod made;
 mod master;
 mod once;
 mod process;

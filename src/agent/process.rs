@@ -93,6 +93,28 @@ pub(super) fn wait_for_input(file: std::os::fd::BorrowedFd<'_>, time: std::time:
     unsafe { libc::poll(&raw mut poll, 1, time.as_millis() as c_int) };
 }
 
+/// Nanoseconds by the clock that programs in the kernel have, which stands still while the machine sleeps.
+#[cfg(feature = "tls")]
+pub(super) fn uptime() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: it writes one structure.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+}
+
+/// A process's descriptor, as one of our own. `/proc/PID/fd` is open to its own user only, where that is not root.
+#[cfg(feature = "tls")]
+pub(super) fn descriptor(process: u32, descriptor: u32) -> Option<std::os::fd::OwnedFd> {
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+    // SAFETY: plain calls; what they return is a descriptor that nobody else has, or negative.
+    unsafe {
+        let process = libc::syscall(libc::SYS_pidfd_open, process, 0);
+        let process = OwnedFd::from_raw_fd(c_int::try_from(process).ok().filter(|it| *it >= 0)?);
+        let found = libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), descriptor, 0);
+        Some(OwnedFd::from_raw_fd(c_int::try_from(found).ok().filter(|it| *it >= 0)?))
+    }
+}
+
 /// Lets the kernel reap the children that a PID 1 inherits: processes of an exec whose parent died.
 pub(super) fn reap_children() {
     // SAFETY: ignoring a signal runs no code of ours.

@@ -319,10 +319,8 @@ impl Description {
     fn describe(&self, state: &State, reader: &mut Reader, out: &mut Vec<u8>) {
         let filter = Some(self.filter.as_str());
         for tap in state.taps.iter().skip(reader.interfaces()) {
-            pcapng::interface(
-                out,
-                &pcapng::Interface { name: &tap.name, link: tap.link, snaplen: self.snaplen, filter },
-            );
+            let (name, origin, link, snaplen) = (tap.name.as_str(), tap.origin, tap.link, self.snaplen);
+            pcapng::interface(out, &pcapng::Interface { name, origin, link, snaplen, filter });
             reader.add_interface(tap.link);
         }
     }

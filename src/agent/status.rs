@@ -14,7 +14,8 @@
 //!
 //! `tls` is null without probes. Else `scanned` says whether all processes have been looked at that were there at the start, `files`
 //! in how many files there are probes, `keys` how many lines of keys came of them, `lost` how many events for want of room, and
-//! `unmatched` how many secrets are of no connection that is known. `unknown` are programs with TLS that no probe understands,
+//! `unmatched` how many secrets are of no connection that is known, `plaintext` how many packets were made of the plaintext of connections
+//! from before the probes, and `plaintext_lost` how many bytes of it are missing. `unknown` are programs with TLS that no probe understands,
 //! `refused` files that none could be put into.
 
 use std::time::Instant;

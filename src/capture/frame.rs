@@ -1,5 +1,7 @@
 //! Frames, the batches they travel in, and the trait of whatever yields them.
 
+#[cfg(doc)]
+use super::pcapng;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -33,6 +35,8 @@ pub struct Interface {
     pub snaplen: u32,
     /// The pod that it belongs to (`namespace/pod`), in captures of ours.
     pub pod: Option<String>,
+    /// The probe that its packets are from, which nobody has sent so: plaintext of TLS connections ([`pcapng::PLAINTEXT`]).
+    pub origin: Option<String>,
 }
 
 impl Interface {
@@ -40,7 +44,7 @@ impl Interface {
     #[must_use]
     pub fn named(name: String, link: u32, snaplen: u32) -> Self {
         let pod = name.split_once(':').map(|(pod, _)| pod).filter(|pod| pod.contains('/')).map(str::to_owned);
-        Self { name, link, snaplen, pod }
+        Self { name, link, snaplen, pod, origin: None }
     }
 }
 

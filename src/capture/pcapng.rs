@@ -50,6 +50,10 @@ const CUSTOM: u32 = 0x0bad;
 /// The head of the option that tells a packet's direction: code 2, of four bytes.
 const FLAGS: u32 = 4 << 16 | 2;
 
+/// What the description of an interface starts with whose packets are plaintext of TLS connections, before the probe's name: they
+/// have the addresses and ports of the encrypted ones, and nobody has sent them so.
+pub const PLAINTEXT: &str = "plaintext of TLS connections, by ";
+
 /// Type of secrets: a TLS key log as `SSLKEYLOGFILE` has it ("TLSK").
 const TLS_KEY_LOG: u32 = 0x544c_534b;
 
@@ -70,6 +74,8 @@ pub enum Direction {
 pub struct Interface<'a> {
     /// Its name; a pod's is `namespace/pod:eth0`.
     pub name: &'a str,
+    /// From which probe its packets are, as rows say, if they are plaintext of TLS connections: the description says so.
+    pub origin: Option<&'a str>,
     /// Link type by its number in the tcpdump.org registry (1 = Ethernet).
     pub link: u16,
     /// The most bytes kept of a frame; 0 = all.
@@ -132,6 +138,9 @@ pub fn interface(out: &mut Vec<u8>, interface: &Interface<'_>) {
         u32(out, interface.snaplen);
         if !interface.name.is_empty() {
             option(out, 2, interface.name.as_bytes());
+        }
+        if let Some(origin) = interface.origin {
+            option(out, 3, format!("{PLAINTEXT}{origin}").as_bytes());
         }
         option(out, 9, &[9]);
         if let Some(filter) = interface.filter.filter(|filter| !filter.is_empty()) {
@@ -418,7 +427,10 @@ mod tests {
         let mut out = Vec::new();
         section(&mut out, "sniff-agent 1");
         hello(&mut out, r#"{"protocol":1}"#);
-        interface(&mut out, &Interface { name: "a/b:eth0", link: 1, snaplen: 0, filter: Some("tcp port 80") });
+        interface(
+            &mut out,
+            &Interface { name: "a/b:eth0", origin: None, link: 1, snaplen: 0, filter: Some("tcp port 80") },
+        );
         packet(&mut out, &Packet { data: &[b"abc", b"de"], len: 9, ..Packet::default() });
         statistics(&mut out, &Statistics { interface: 0, time: 2, start: 1, received: 3, dropped: 4 });
         names(&mut out, [("10.0.0.1".parse().unwrap(), "front-end"), ("::1".parse().unwrap(), "x")]);

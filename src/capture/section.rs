@@ -16,7 +16,7 @@ use pcap_file::pcapng::{PcapNgFormatError, RawBlock, RawBlockParseError};
 use crate::entry::Timestamp;
 
 use super::decoder::{Damage, LARGEST_RECORD, Step};
-use super::{Batch, Interface, Note, Stored};
+use super::{Batch, Interface, Note, Stored, pcapng};
 
 /// Decryption Secrets Block, which `pcap-file` has no name for.
 const DECRYPTION_SECRETS_BLOCK: u32 = 10;
@@ -206,17 +206,18 @@ impl Sections {
         let (link, snaplen) = (body.u16(0)?, body.u32(4)?);
         // Microseconds unless an option says otherwise.
         let mut clock = Clock { unit: Unit::new(6), offset: 0, snaplen, dropped: 0 };
-        let mut name = String::new();
+        let (mut name, mut origin) = (String::new(), None);
         for (code, value) in body.options(8) {
             match code {
                 2 => name = text(value.bytes),
+                3 => origin = text(value.bytes).strip_prefix(pcapng::PLAINTEXT).map(str::to_owned),
                 9 => clock.unit = value.bytes.first().map_or(clock.unit, |resolution| Unit::new(*resolution)),
                 14 => clock.offset = value.u64(0).map_or(0, u64::cast_signed),
                 _ => {}
             }
         }
         self.clocks.push(clock);
-        Some(Interface::named(name, u32::from(link), snaplen))
+        Some(Interface { origin, ..Interface::named(name, u32::from(link), snaplen) })
     }
 
     /// The frame of a packet block whose body starts at `start` in the batch.

@@ -32,8 +32,8 @@ pub(super) const RING: u64 = 4 << 20;
 /// The least that ring and buffer may be, in bytes.
 const LEAST: u64 = 1 << 20;
 
-/// What reading TLS keys takes: the ring that they come over, and the key log.
-const KEYS: u64 = 2 << 20;
+/// What `--tls` takes: the rings that keys and plaintext come over, what the kernel knows of connections, what waits, and the key log.
+const TLS: u64 = 6 << 20;
 
 /// The part of a pod's memory limit that ring and buffer may take.
 const SHARE: u64 = 10;
@@ -124,7 +124,7 @@ pub(super) fn security(options: &Options) -> SecurityContext {
 
 /// The agent's command line in `pod`.
 pub(super) fn arguments(pod: &Pod, options: &Options) -> Result<Vec<String>, Error> {
-    let taken = if options.tls.is_some() { KEYS } else { 0 };
+    let taken = if options.tls.is_some() { TLS } else { 0 };
     let sizes = Sizes::for_pod(pod, taken, options.buffer, options.buffer_on);
     let name = format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
     let mut arguments = vec!["run".to_owned(), format!("--pod={name}")];

@@ -16,8 +16,10 @@ pub struct Pcapng<W> {
     out: W,
     text: Vec<u8>,
     interfaces: Vec<Interface>,
-    /// For each pod, the interfaces of its present agent.
-    taps: HashMap<u32, Vec<u32>>,
+    /// For each pod, the interfaces of its present agent; those that are left out have none.
+    taps: HashMap<u32, Vec<Option<u32>>>,
+    /// Plaintext of TLS connections is left out.
+    is_closed: bool,
     named: HashSet<IpAddr>,
     packets: u64,
     start: Timestamp,
@@ -43,12 +45,18 @@ impl<W: Write> Pcapng<W> {
             text,
             interfaces: Vec::new(),
             taps: HashMap::new(),
+            is_closed: false,
             named: HashSet::new(),
             packets: 0,
             start: now,
         };
         this.flush()?;
         Ok(this)
+    }
+
+    /// Leaves out the plaintext of TLS connections, which who reads the file would have without a key.
+    pub fn close(&mut self) {
+        self.is_closed = true;
     }
 
     /// Appends what an agent sent from the pod that has number `tap`.
@@ -58,29 +66,33 @@ impl<W: Write> Pcapng<W> {
     pub fn batch(&mut self, tap: u32, batch: &Batch) -> io::Result<()> {
         let mine = self.taps.entry(tap).or_default();
         for interface in &batch.interfaces {
-            mine.push(self.interfaces.len() as u32);
+            if self.is_closed && interface.origin.is_some() {
+                mine.push(None);
+                continue;
+            }
+            mine.push(Some(self.interfaces.len() as u32));
             self.interfaces.push(Interface::default());
             let Ok(link) = u16::try_from(interface.link) else { continue };
-            let (name, snaplen) = (interface.name.as_str(), interface.snaplen);
-            pcapng::interface(&mut self.text, &pcapng::Interface { name, link, snaplen, filter: None });
+            let (name, origin, snaplen) = (interface.name.as_str(), interface.origin.as_deref(), interface.snaplen);
+            pcapng::interface(&mut self.text, &pcapng::Interface { name, origin, link, snaplen, filter: None });
         }
         for note in &batch.notes {
             let Note::Statistics { interface, received, dropped } = note else { continue };
-            let index = mine.get(*interface as usize).and_then(|index| self.interfaces.get_mut(*index as usize));
-            if let Some(known) = index {
+            let index = mine.get(*interface as usize).copied().flatten();
+            if let Some(known) = index.and_then(|index| self.interfaces.get_mut(index as usize)) {
                 known.received = received.unwrap_or(known.received);
                 known.dropped = dropped.unwrap_or(known.dropped);
             }
         }
         for frame in batch.frames() {
             // An agent describes an interface before its first packet; what broke that rule would break the file.
-            let Some(interface) = mine.get(frame.interface as usize) else { continue };
+            let Some(interface) = mine.get(frame.interface as usize).copied().flatten() else { continue };
             self.packets += 1;
             let time = u64::try_from(frame.time.0).unwrap_or_default();
             let data = &[frame.data];
             pcapng::packet(
                 &mut self.text,
-                &pcapng::Packet { interface: *interface, time, len: frame.len, data, ..pcapng::Packet::default() },
+                &pcapng::Packet { interface, time, len: frame.len, data, ..pcapng::Packet::default() },
             );
             if self.text.len() >= PIECE {
                 self.out.write_all(&self.text)?;

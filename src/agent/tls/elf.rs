@@ -106,6 +106,13 @@ impl Elf {
         Window::new(&self.file, section.offset, section.size)
     }
 
+    /// So many bytes from there on in the file.
+    pub(super) fn bytes(&self, offset: u64, size: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; size as usize];
+        self.file.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+
     /// Where in the file its first instruction is.
     pub(super) fn entry(&self) -> Option<u64> {
         self.offset(self.entry)
@@ -209,6 +216,15 @@ impl<'a> Window<'a> {
         const OVERLAP: u64 = 256;
         let mut places = vec![HashSet::new(); texts.len()];
         let texts: Vec<_> = texts.iter().map(|text| [text.as_bytes(), &[0]].concat()).collect();
+        // By their last two bytes, most are told apart.
+        let tail = |text: &[u8]| match text {
+            [.., a, b, 0] => usize::from(u16::from_le_bytes([*a, *b])),
+            _ => 0,
+        };
+        let mut tails = vec![false; 1 << 16];
+        for text in &texts {
+            tails[tail(text)] = true;
+        }
         let mut at = 0;
         while at < self.size {
             let length = (self.size - at).min(PIECE as u64) as usize;
@@ -216,6 +232,9 @@ impl<'a> Window<'a> {
             // Names end in a zero: looking from end to end is faster than from byte to byte.
             for end in piece.iter().enumerate().filter(|(_, byte)| **byte == 0).map(|(end, _)| end + 1) {
                 let before = piece.get(..end).unwrap_or_default();
+                if !tails[tail(before)] {
+                    continue;
+                }
                 for (text, places) in texts.iter().zip(&mut places) {
                     if before.ends_with(text) {
                         places.insert(at + (end - text.len()) as u64);

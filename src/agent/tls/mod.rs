@@ -15,16 +15,21 @@ mod derive;
 mod elf;
 mod golang;
 mod libraries;
+mod plaintext;
 mod scan;
 mod unknown;
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use aya::maps::{Array, MapData, RingBuf};
-use aya::programs::{ProgramError, UProbe, uprobe::UProbeAttachLocation, uprobe::UProbeScope};
+use aya::programs::{
+    Program, ProgramError, UProbe, uprobe::UProbeAttachLocation, uprobe::UProbeLink, uprobe::UProbeScope,
+};
 use aya::{Ebpf, EbpfLoader};
 
 use super::daemon::{Daemon, Phase};
@@ -32,6 +37,7 @@ use super::keys::Survey;
 use super::{Error, log, process};
 use derive::Correlator;
 use elf::Elf;
+use plaintext::{Plaintext, Transfers};
 use scan::{Found, Place, Scanner};
 
 /// The programs, as clang has compiled them.
@@ -55,6 +61,8 @@ pub(super) struct Tls {
     events: RingBuf<MapData>,
     lost: Array<MapData, u64>,
     correlator: Correlator,
+    plaintext: Plaintext,
+    transfers: Transfers,
 }
 
 /// What puts programs into files.
@@ -62,6 +70,10 @@ struct Prober {
     programs: Ebpf,
     scanner: Scanner,
     survey: Survey,
+    /// False once no probe is needed but those for keys.
+    needed: Arc<AtomicBool>,
+    /// Those others.
+    passing: Vec<UProbeLink>,
 }
 
 impl Tls {
@@ -85,16 +97,35 @@ impl Tls {
             .override_global("namespace_inode", &namespace.ino(), true)
             .load(PROGRAMS)
             .map_err(|error| refused(&innermost(&error)))?;
-        for (_, program) in programs.programs_mut() {
-            let program: &mut UProbe = program.try_into().map_err(|error| refused(&cause(&error)))?;
-            program.load().map_err(|error| refused(&cause(&error)))?;
+        let mut missing = None;
+        for (name, program) in programs.programs_mut() {
+            let loaded = match program {
+                Program::UProbe(program) => program.load(),
+                Program::RawTracePoint(program) => program.load(),
+                _ => Err(ProgramError::UnexpectedProgramType),
+            };
+            match loaded {
+                // Keys are worth having without.
+                Err(error) if plaintext::PROGRAMS.contains(&name) => missing = Some(error),
+                loaded => loaded.map_err(|error| refused(&cause(&error)))?,
+            }
         }
         let events = programs.take_map("events").and_then(|map| RingBuf::try_from(map).ok());
         let lost = programs.take_map("lost").and_then(|map| Array::try_from(map).ok());
-        let (Some(events), Some(lost)) = (events, lost) else { return Err(Error::new("the probes have no maps")) };
+        let plaintext = Plaintext::new(&mut programs);
+        let (Some(events), Some(lost), Some(plaintext)) = (events, lost, plaintext) else {
+            return Err(Error::new("the probes have no maps"));
+        };
         try_out(&mut programs).map_err(|error| refused(&cause(&error)))?;
-        let prober = Prober { programs, scanner: Scanner::default(), survey: Survey::default() };
-        Ok(Self { prober, events, lost, correlator: Correlator::default() })
+        let transfers = missing.map_or_else(|| Transfers::watch(&mut programs), Err);
+        let transfers = transfers.inspect_err(|error| {
+            log(format_args!("warning: connections that are open already stay closed: {}", cause(error)));
+        });
+        let transfers = transfers.unwrap_or_else(|_| Transfers::none());
+        let needed = transfers.needed();
+        let (scanner, survey) = (Scanner::default(), Survey::default());
+        let prober = Prober { programs, scanner, survey, needed, passing: Vec::new() };
+        Ok(Self { prober, events, lost, correlator: Correlator::default(), plaintext, transfers })
     }
 
     /// Takes over keys until the agent ends.
@@ -103,6 +134,11 @@ impl Tls {
         std::thread::spawn(move || {
             process::be_nice(process::CAPTURE);
             self.prober.run(daemon);
+        });
+        let (plaintext, transfers) = (self.plaintext, self.transfers);
+        std::thread::spawn(move || {
+            process::be_nice(process::CAPTURE);
+            plaintext.run(daemon, transfers);
         });
         let mut lines = Vec::new();
         loop {
@@ -122,10 +158,13 @@ impl Tls {
 impl Prober {
     /// Follows processes as they come, as long as the agent lives.
     fn run(mut self, daemon: &Daemon) {
-        let Self { programs, scanner, survey } = &mut self;
+        let Self { programs, scanner, survey, needed, passing } = &mut self;
         loop {
+            if !needed.load(Relaxed) {
+                passing.clear();
+            }
             scanner.scan(|found| match found {
-                Found::File(place) => match attach(programs, &place) {
+                Found::File(place) => match attach(programs, &place, needed.load(Relaxed).then_some(&mut *passing)) {
                     Ok(()) => {
                         survey.files += 1;
                         log(format_args!("tls: probes in {}", place.name));
@@ -173,14 +212,27 @@ fn try_out(programs: &mut Ebpf) -> Result<(), ProgramError> {
     program.detach(link)
 }
 
-/// Puts probes into a file, in the order in which they must be there.
-fn attach(programs: &mut Ebpf, found: &Place) -> Result<(), ProgramError> {
+/// Puts probes into a file, in the order in which they must be there. Those that are not for keys go to `passing`, if they are wanted.
+fn attach(programs: &mut Ebpf, found: &Place, mut passing: Option<&mut Vec<UProbeLink>>) -> Result<(), ProgramError> {
+    let mut refused = Ok(());
     for (name, offset) in &found.probes {
-        let Some(program) = programs.program_mut(name) else { continue };
+        let is_for_keys = !plaintext::PROGRAMS.contains(name);
+        let Some(program) = programs.program_mut(name).filter(|_| is_for_keys || passing.is_some()) else { continue };
         let program: &mut UProbe = program.try_into()?;
-        program.attach(UProbeAttachLocation::AbsoluteOffset(*offset), &found.path, UProbeScope::AllProcesses)?;
+        let place = UProbeAttachLocation::AbsoluteOffset(*offset);
+        let link = match program.attach(place, &found.path, UProbeScope::AllProcesses) {
+            // Keys are worth having without.
+            Err(error) if !is_for_keys => {
+                refused = Err(error);
+                continue;
+            }
+            link => link?,
+        };
+        if let Some(passing) = passing.as_mut().filter(|_| !is_for_keys) {
+            passing.push(program.take_link(link)?);
+        }
     }
-    Ok(())
+    refused
 }
 
 /// True if the process whose file it was has ended.

@@ -19,8 +19,9 @@ const OLD: Duration = Duration::from_secs(5);
 /// The most files that are remembered.
 const MOST_FILES: usize = 65_536;
 
-/// What the names of libraries start with that derive keys: of OpenSSL, and what GnuTLS derives them with.
-const LIBRARIES: [&str; 3] = ["libcrypto", "libgnutls.so", "libnettle.so"];
+/// What the names of libraries start with that have connections, each before the one that derives its keys: those of OpenSSL, and
+/// of GnuTLS.
+const LIBRARIES: [&str; 4] = ["libssl", "libcrypto", "libgnutls.so", "libnettle.so"];
 
 /// Where libraries are in a root, so that programs that run for an instant find probes in place.
 const FOLDERS: [&str; 8] = [
@@ -101,10 +102,12 @@ impl Scanner {
         let root = folder.join("root");
         if fs::metadata(root.join(".")).is_ok_and(|it| self.roots.insert((it.dev(), it.ino()))) {
             for folder in FOLDERS {
-                for entry in fs::read_dir(root.join(folder)).into_iter().flatten().flatten() {
-                    if is_library(&entry.file_name().to_string_lossy()) {
-                        self.file(&entry.path(), &entry.file_name().to_string_lossy(), tell);
-                    }
+                let names = fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
+                let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+                let mut known: Vec<_> = names.filter(|name| library(name).is_some()).collect();
+                known.sort_by_key(|name| library(name));
+                for name in known {
+                    self.file(&root.join(folder).join(&name), &name, tell);
                 }
             }
             for program in PROGRAMS {
@@ -117,8 +120,9 @@ impl Scanner {
         let mut unknown: Vec<_> = self.file(&program, &name, tell).into_iter().collect();
         let Ok(maps) = fs::read_to_string(folder.join("maps")) else { return };
         // Any other library may have one of these inside, which takes longer to find out.
-        let (known, others): (Vec<_>, Vec<_>) = maps.lines().filter_map(mapped).partition(|(_, path)| is_library(path));
-        for (range, path) in known.into_iter().chain(others) {
+        let mut mapped: Vec<_> = maps.lines().filter_map(mapped).collect();
+        mapped.sort_by_key(|(_, path)| library(path).unwrap_or(LIBRARIES.len()));
+        for (range, path) in mapped {
             // What was removed since is there still, for those that have it open: Java's libraries often are.
             let reached = match path.strip_suffix(DELETED) {
                 Some(_) => folder.join("map_files").join(range),
@@ -162,9 +166,10 @@ fn mapped(line: &str) -> Option<(&str, &str)> {
     permissions.contains('x').then_some((range, path))
 }
 
-fn is_library(path: &str) -> bool {
+/// Which of the libraries it is.
+fn library(path: &str) -> Option<usize> {
     let name = base_name(path);
-    LIBRARIES.iter().any(|library| name.starts_with(library))
+    LIBRARIES.iter().position(|library| name.starts_with(library))
 }
 
 /// What of a name people get to see.

@@ -19,7 +19,7 @@ struct head { u32 kind, extra; u64 thread, context; };
 // CONTROL: extra says what is set for a derivation.
 struct small { struct head head; struct value value; };
 // DERIVATION: what goes into one, in TLS 1.3 and before. Extra says whose it is.
-enum library { OPENSSL = 1, BORINGSSL, GNUTLS };
+enum library { OPENSSL = 1, BORINGSSL, GNUTLS, GOLANG };
 struct derivation { struct head head; struct value values[3]; };
 struct expansion { struct head head; struct value values[4]; };
 // GO: label, client random, secret.
@@ -47,9 +47,14 @@ struct {
     TYPE(value, struct output);
 } pending SEC(".maps");
 
+// The process's number in the target's PID namespace; 0 if it is none of the target's.
+INLINE u32 target(void) {
+    struct { u32 thread, process; } ids;
+    return current_in(namespace_device, namespace_inode, &ids, sizeof ids) == 0 ? ids.process : 0;
+}
+
 INLINE int is_target(void) {
-    struct { u32 process, thread; } ids;
-    return current_in(namespace_device, namespace_inode, &ids, sizeof ids) == 0;
+    return target() != 0;
 }
 
 INLINE void *begin(u64 size) {
@@ -84,6 +89,8 @@ INLINE void remember(u64 context, u64 bytes, u64 size) {
     struct output output = {context, bytes, size};
     update(&pending, &thread, &output, 0);
 }
+
+#include "calls.h"
 
 enum { KEY = 1, SECRET, SEED, LABEL, SALT, INFO };
 
@@ -121,6 +128,7 @@ INLINE int derivation(u32 library, u32 name, struct place label, struct place ke
     take(&event->values[1], KEY, key);
     take(&event->values[2], SALT, salt);
     submit(event, 0);
+    agreed();
     return 1;
 }
 
@@ -135,6 +143,7 @@ INLINE void expansion(u32 library, struct place secret, struct place label, stru
     take(&event->values[2], SEED, server);
     take(&event->values[3], SEED, client);
     submit(event, 0);
+    agreed();
 }
 
 // What a derivation has given, unless it failed.

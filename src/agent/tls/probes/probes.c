@@ -17,6 +17,7 @@
 #include "openssl.c"
 #include "boringssl.c"
 #include "gnutls.c"
+#include "plaintext.c"
 #include "go.c"
 
 // Some helpers are for programs of this licence only.
