@@ -5,7 +5,7 @@ use std::time::Duration;
 use kubectl_sniff::capture::Frame;
 use kubectl_sniff::dissect::Options;
 use kubectl_sniff::entry::Timestamp;
-use kubectl_sniff::pipeline::{Engine, Shard};
+use kubectl_sniff::pipeline::{Engine, Place, Shard};
 
 use crate::golden::fixtures;
 use crate::support::flow_script::{Script, Step};
@@ -38,7 +38,7 @@ fn inside(script: &Script, frames: &[(i64, Vec<u8>)], after: usize, ahead: usize
 fn feed(engine: &mut Engine, frames: &[(i64, Vec<u8>)], index: usize) {
     let (time, data) = &frames[index];
     let (number, len) = (index as u64 + 1, data.len() as u32);
-    engine.frame(&Frame { number, time: Timestamp(*time), interface: 0, len, data }, 1, 0);
+    engine.frame(&Frame { number, time: Timestamp(*time), interface: 0, len, data }, 1, Place::default());
 }
 
 /// The decrypted rows.

@@ -135,7 +135,9 @@ impl Session<'_> {
             printer = Box::new(Both(Box::new(kept.entries()?), printer));
         }
         if !self.save_keys {
-            saved.iter_mut().for_each(|saved| saved.capture.close());
+            for saved in &mut saved {
+                saved.capture.close();
+            }
         }
         let mut sink = Counted::new(printer, self.dissection.count);
         // Rows and what is below them are in one place only if both are on the terminal.

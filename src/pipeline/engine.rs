@@ -6,7 +6,7 @@ use hashbrown::{HashMap, HashSet};
 
 use super::Counts;
 use super::flow::{Context, Flow, Reassemble};
-use super::key::Key;
+use super::key::{Key, Place};
 use crate::capture::Frame;
 use crate::dissect::{Options, Transport, is_server_port};
 use crate::entry::{Entry, Timestamp};
@@ -52,9 +52,9 @@ impl Shard {
     /// All flows.
     pub const ALL: Self = Self { index: 0, count: 1 };
 
-    /// The index of the shard that has a flow captured at `tap`, where there are so many.
-    pub(super) fn of(glance: &Glance, tap: u32, count: u64) -> u64 {
-        let (key, _) = Key::new(tap, glance.transport, glance.src, glance.dst);
+    /// The index of the shard that has a flow captured at `place`, where there are so many.
+    pub(super) fn of(glance: &Glance, place: Place, count: u64) -> u64 {
+        let (key, _) = Key::new(place, glance.transport, glance.src, glance.dst);
         key.mixed() % count
     }
 
@@ -120,8 +120,8 @@ impl Engine {
         std::mem::take(&mut self.context.out)
     }
 
-    /// Takes one frame, captured at `tap` (a pod; 0 where pods are not known) on an interface of link type `link`.
-    pub fn frame(&mut self, frame: &Frame<'_>, link: u32, tap: u32) {
+    /// Takes one frame, captured at `place` on an interface of link type `link`.
+    pub fn frame(&mut self, frame: &Frame<'_>, link: u32, place: Place) {
         self.pass(frame);
         let stamp = Stamp { time: frame.time, packet: frame.number, position: 0 };
         let packet = match self.decoder.decode(link, frame.data, frame.len, frame.time) {
@@ -146,7 +146,7 @@ impl Engine {
             Payload::Icmp { v6: true, .. } => (58, 0, 0),
             Payload::Other(_) => return,
         };
-        let (key, side) = Key::new(tap, transport, (addresses.src, src_port), (addresses.dst, dst_port));
+        let (key, side) = Key::new(place, transport, (addresses.src, src_port), (addresses.dst, dst_port));
         if !self.shard.has(&key) {
             return;
         }

@@ -6,7 +6,7 @@ use super::Counts;
 use super::engine::{Produced, TCP, UDP};
 use super::key::Key;
 use super::tally::Tally;
-use crate::dissect::{Delivery, Driver, Ends, Message, Options, Pairer, Role, Transport};
+use crate::dissect::{Delivery, Driver, Ends, Message, Options, Pairer, Role, Transport, tls};
 use crate::entry::{Direction, Entry, JOINED, Text, Timestamp};
 use crate::flow::Segment;
 use crate::flow::reassembly::{Piece, Reassembly, Stamp};
@@ -72,7 +72,7 @@ pub(super) struct Context {
 
 impl Flow {
     pub fn new(key: Key, client_side: usize, certain: bool, stamp: Stamp, options: &Options) -> Box<Self> {
-        let row = options.flows && matches!(key.transport, TCP | UDP);
+        let row = options.flows && matches!(key.transport, TCP | UDP) && key.origin.is_none();
         Box::new(Self {
             key,
             client_side,
@@ -136,7 +136,7 @@ impl Flow {
                     certain: *certain,
                     addresses: [client.ip, server.ip],
                     tap: key.tap,
-                    hint: None,
+                    hint: key.origin.and_then(|_| tls::usual(server.port)),
                     depth: 0,
                 };
                 Dissection::new(delivery, &cx.options)
@@ -240,7 +240,7 @@ impl Dissection {
         let ends = self.ends(key, client_side);
         let Self { driver, pairer, rows, .. } = self;
         let before = cx.out.len();
-        pairer.finish(&ends, &mut |entry| produce(driver, order, entry, &mut cx.out));
+        pairer.finish(&ends, &mut |entry| produce(driver, key, order, entry, &mut cx.out));
         *rows += cx.out.len() - before;
         let outcome = driver.outcome();
         cx.counts.unknown_flows += u64::from(outcome.unknown);
@@ -312,16 +312,23 @@ impl Dissection {
                 *broken = true;
             }
             let broken = broken.get(sender.index()) == Some(&true);
-            pairer.message(protocol, repeats, broken, message, &ends, &mut |entry| produce(driver, order, entry, out));
+            pairer.message(protocol, repeats, broken, message, &ends, &mut |entry| {
+                produce(driver, key, order, entry, out);
+            });
         }
         if let Some(direction) = lost {
-            pairer.gap(direction, &ends, &mut |entry| produce(driver, order, entry, out));
+            pairer.gap(direction, &ends, &mut |entry| produce(driver, key, order, entry, out));
         }
         *rows += out.len() - before;
     }
 }
 
-fn produce(driver: &mut Driver, order: (u64, u64), mut entry: Entry, out: &mut Vec<Produced>) {
+fn produce(driver: &mut Driver, key: &Key, order: (u64, u64), mut entry: Entry, out: &mut Vec<Produced>) {
+    if key.origin.is_some() {
+        entry.decrypted = entry.decrypted.or(key.origin);
+        // The other end's probes count from elsewhere.
+        entry.request.iter_mut().chain(&mut entry.response).for_each(|half| half.position = 0);
+    }
     entry.warnings.extend(driver.take_warning());
     out.push(Produced { order, entry: Box::new(entry) });
 }

@@ -3,13 +3,32 @@
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
-use crate::dissect::Ends;
+use crate::capture::Interface;
+use crate::dissect::{Ends, tls};
 use crate::entry::Endpoint;
+
+/// Where a frame was captured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The pod, by a number; 0 where pods are not known.
+    pub tap: u32,
+    /// The probe that it is from, if it holds the plaintext of a TLS connection.
+    pub origin: Option<&'static str>,
+}
+
+impl Place {
+    /// That of an interface at a tap.
+    pub(super) fn of(tap: u32, interface: &Interface) -> Self {
+        Self { tap, origin: interface.origin.as_deref().and_then(tls::keys::probe) }
+    }
+}
 
 /// One flow, both ways, at one place of capture.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
     pub tap: u32,
+    /// The probe that it is from, if it is the plaintext of a TLS connection; the connection itself is a flow beside it.
+    pub origin: Option<&'static str>,
     /// The IP protocol number.
     pub transport: u8,
     pub low: (IpAddr, u16),
@@ -24,15 +43,16 @@ impl Hash for Key {
 
 impl Key {
     /// The flow's key, and which side (0 = low, 1 = high) is `src`.
-    pub fn new(tap: u32, transport: u8, src: (IpAddr, u16), dst: (IpAddr, u16)) -> (Self, usize) {
+    pub fn new(place: Place, transport: u8, src: (IpAddr, u16), dst: (IpAddr, u16)) -> (Self, usize) {
+        let Place { tap, origin } = place;
         if src <= dst {
-            (Self { tap, transport, low: src, high: dst }, 0)
+            (Self { tap, origin, transport, low: src, high: dst }, 0)
         } else {
-            (Self { tap, transport, low: dst, high: src }, 1)
+            (Self { tap, origin, transport, low: dst, high: src }, 1)
         }
     }
 
-    /// A hash that is the same in every run, so that sharding is.
+    /// A hash that is the same in every run, so that sharding is; and for a connection as for its plaintext.
     pub fn mixed(&self) -> u64 {
         let mut hash = u64::from(self.tap) << 8 | u64::from(self.transport);
         let mut mix = |word: u64| {

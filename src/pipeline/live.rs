@@ -9,7 +9,9 @@ use super::drops::Drops;
 use super::engine::{Engine, Shard};
 use super::fold::Fold;
 use super::ids::Ids;
+use super::key::Place;
 use super::merge::{Merge, Views};
+use super::opened::Opened;
 use super::{Counts, Resolve, Sink};
 use crate::capture::{Batch, Frame, Note};
 use crate::dissect::{Keys, Options};
@@ -22,6 +24,7 @@ const STEP: i64 = 100_000_000;
 /// Dissects what the agents of several pods send, as it comes.
 pub struct Live<'a> {
     engine: Engine,
+    opened: Opened,
     fold: Fold,
     merge: Merge,
     ids: Ids,
@@ -45,8 +48,8 @@ pub struct Live<'a> {
 struct Tap {
     /// Whose loopback addresses it sees: the pod, or the node.
     pod: Option<Arc<Name>>,
-    /// Link types of its interfaces.
-    links: Vec<u32>,
+    /// Link types of its interfaces, and where their frames are from.
+    links: Vec<(u32, Place)>,
     /// Those of the present agent and of those that are gone.
     drops: Drops,
     /// What its probes have lost and what they could not place: those of agents that are gone, and of the present one.
@@ -60,6 +63,7 @@ impl<'a> Live<'a> {
         Self {
             keys: Arc::clone(&options.keys),
             engine: Engine::new(options, Shard::ALL),
+            opened: Opened::default(),
             fold: Fold::default(),
             merge: Merge::default(),
             ids: Ids::default(),
@@ -87,7 +91,7 @@ impl<'a> Live<'a> {
             self.rekey();
         }
         let state = self.taps.entry(tap).or_default();
-        state.links.extend(batch.interfaces.iter().map(|interface| interface.link));
+        state.links.extend(batch.interfaces.iter().map(|interface| (interface.link, Place::of(tap, interface))));
         if state.pod.is_none() {
             state.pod =
                 batch.interfaces.iter().find_map(|interface| Name::of_agent(interface.pod.as_deref()?)).map(Arc::new);
@@ -106,9 +110,10 @@ impl<'a> Live<'a> {
         }
         for frame in batch.frames() {
             self.frames += 1;
-            let link = state.links.get(frame.interface as usize).copied().unwrap_or(u32::MAX);
+            let (link, place) =
+                state.links.get(frame.interface as usize).copied().unwrap_or((u32::MAX, Place::default()));
             self.newest = Some((frame.time, now));
-            self.engine.frame(&Frame { number: self.frames, ..frame }, link, tap);
+            self.engine.frame(&Frame { number: self.frames, ..frame }, link, place);
         }
         self.rows(now)
     }
@@ -142,6 +147,7 @@ impl<'a> Live<'a> {
         self.rows(now)?;
         let mut rest = Vec::new();
         self.fold.finish(&mut |entry| rest.push(entry));
+        self.opened.finish(&mut |entry| rest.push(entry));
         for entry in std::mem::take(&mut rest) {
             let views = self.views(&entry);
             self.merge.offer(entry, self.clock, views, &mut |entry| rest.push(entry));
@@ -209,12 +215,16 @@ impl<'a> Live<'a> {
                 };
             }
             // Without keys, and anything that waits for them, there is no twin to wait for.
-            if may_decrypt {
-                self.fold.offer(entry, now, &mut |entry| folded.push(entry));
-            } else {
-                folded.push(entry);
-            }
+            let fold = &mut self.fold;
+            self.opened.offer(entry, now, &mut |entry| {
+                if may_decrypt {
+                    fold.offer(entry, now, &mut |entry| folded.push(entry));
+                } else {
+                    folded.push(entry);
+                }
+            });
         }
+        self.opened.tick(now, &mut |entry| folded.push(entry));
         self.fold.tick(now, &keyless, &mut |entry| folded.push(entry));
         let mut ready = Vec::new();
         for entry in folded {

@@ -10,10 +10,12 @@ mod ids;
 mod key;
 mod live;
 mod merge;
+mod opened;
 mod run;
 mod tally;
 
 pub use engine::{Engine, Produced, Shard};
+pub use key::Place;
 pub use live::Live;
 pub use merge::Merge;
 pub use run::{Offline, run};

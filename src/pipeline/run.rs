@@ -12,7 +12,9 @@ use super::drops::Drops;
 use super::engine::{Engine, Produced, Shard};
 use super::fold::Fold;
 use super::ids::Ids;
+use super::key::Place;
 use super::merge::{Merge, Views};
+use super::opened::Opened;
 use super::{Counts, Sink};
 use crate::capture::{Batch, Error, Frame, Interface, Note, Source};
 use crate::dissect::{Keys, Options};
@@ -57,7 +59,7 @@ struct Job {
 struct Lane {
     link: u32,
     /// Each pod is a point of view of its own: two that see the same connection see it twice. 0 where no pod is known.
-    tap: u32,
+    place: Place,
 }
 
 impl Job {
@@ -65,7 +67,7 @@ impl Job {
     fn frames(&self) -> impl Iterator<Item = (Frame<'_>, Lane)> {
         self.batch.frames().map(|frame| {
             let lane = self.lanes.get(frame.interface as usize).copied();
-            (frame, lane.unwrap_or(Lane { link: u32::MAX, tap: 0 }))
+            (frame, lane.unwrap_or(Lane { link: u32::MAX, place: Place::default() }))
         })
     }
 
@@ -76,7 +78,7 @@ impl Job {
         routes.clear();
         routes.extend(self.frames().map(|(frame, lane)| {
             let glance = Glance::at(lane.link, frame.data);
-            glance.map_or(EACH, |glance| Shard::of(&glance, lane.tap, workers as u64) as u8)
+            glance.map_or(EACH, |glance| Shard::of(&glance, lane.place, workers as u64) as u8)
         }));
         self.routes = routes;
     }
@@ -89,6 +91,7 @@ struct Rows<'a> {
     /// The pod of each tap, from 1: whose loopback addresses it sees.
     pods: Vec<Option<Arc<Name>>>,
     keys: Arc<Keys>,
+    opened: Opened,
     fold: Fold,
     merge: Merge,
     ids: Ids,
@@ -124,12 +127,15 @@ impl Rows<'_> {
             // What is complete only now came later, whenever it began.
             let now = entry.response.as_ref().map_or(entry.time, |response| response.time);
             // Without keys there is no twin to wait for.
-            if self.keys.is_empty() {
-                ready.push(entry);
-            } else {
-                self.fold.tick(now, &HashMap::new(), &mut |entry| ready.push(entry));
-                self.fold.offer(entry, now, &mut |entry| ready.push(entry));
-            }
+            let (fold, may_fold) = (&mut self.fold, !self.keys.is_empty());
+            self.opened.offer(entry, now, &mut |entry| {
+                if may_fold {
+                    fold.tick(now, &HashMap::new(), &mut |entry| ready.push(entry));
+                    fold.offer(entry, now, &mut |entry| ready.push(entry));
+                } else {
+                    ready.push(entry);
+                }
+            });
         }
         self.merge(ready)
     }
@@ -148,6 +154,7 @@ impl Rows<'_> {
     fn finish(&mut self) -> io::Result<()> {
         let mut ready = Vec::new();
         self.fold.finish(&mut |entry| ready.push(entry));
+        self.opened.finish(&mut |entry| ready.push(entry));
         self.merge(std::mem::take(&mut ready))?;
         self.merge.finish(&mut |entry| ready.push(entry));
         self.write(ready)?;
@@ -194,9 +201,9 @@ pub fn run<S: Source>(
 ) -> Result<Counts, Offline> {
     options.keys.add(&source.secrets());
     let keys = Arc::clone(&options.keys);
-    let (names, pods, fold, merge, ids) =
-        (HashMap::new(), Vec::new(), Fold::default(), Merge::default(), Ids::default());
-    let mut rows = Rows { sink, names, pods, keys, fold, merge, ids, entries: 0 };
+    let (opened, fold, merge, ids) = (Opened::default(), Fold::default(), Merge::default(), Ids::default());
+    let (names, pods) = (HashMap::new(), Vec::new());
+    let mut rows = Rows { sink, names, pods, keys, opened, fold, merge, ids, entries: 0 };
     let mut feed = Feed::default();
     let (mut counts, failed) = if workers <= 1 {
         let mut engine = Engine::new(options.clone(), Shard::ALL);
@@ -234,16 +241,16 @@ pub fn run<S: Source>(
 }
 
 fn dissect(engine: &mut Engine, job: &Job) {
-    for (frame, Lane { link, tap }) in job.frames() {
-        engine.frame(&frame, link, tap);
+    for (frame, Lane { link, place }) in job.frames() {
+        engine.frame(&frame, link, place);
     }
 }
 
 /// The same by the worker of that number, among several.
 fn dissect_own(engine: &mut Engine, job: &Job, own: u8) {
-    for ((frame, Lane { link, tap }), route) in job.frames().zip(&job.routes) {
+    for ((frame, Lane { link, place }), route) in job.frames().zip(&job.routes) {
         if [own, EACH].contains(route) {
-            engine.frame(&frame, link, tap);
+            engine.frame(&frame, link, place);
         } else {
             engine.pass(&frame);
         }
@@ -272,7 +279,8 @@ impl Feed {
         if !batch.interfaces.is_empty() {
             let lanes = Arc::make_mut(&mut self.lanes);
             for interface in &batch.interfaces {
-                lanes.push(Lane { link: interface.link, tap: tap(Arc::make_mut(&mut self.pods), interface) });
+                let tap = tap(Arc::make_mut(&mut self.pods), interface);
+                lanes.push(Lane { link: interface.link, place: Place::of(tap, interface) });
             }
         }
         for note in &batch.notes {

@@ -9,7 +9,7 @@ use kubectl_sniff::capture::file::File;
 use kubectl_sniff::capture::{Batch, Frame, Source};
 use kubectl_sniff::dissect::{Descriptors, Options, PROTOCOLS, Protocol, Transport};
 use kubectl_sniff::entry::Timestamp;
-use kubectl_sniff::pipeline::{Engine, Shard};
+use kubectl_sniff::pipeline::{Engine, Place, Shard};
 
 use crate::support::flow_script::{Script, Step};
 
@@ -181,7 +181,11 @@ pub fn flows(bytes: &[u8]) {
     for (time, data) in script.frames() {
         last += 1;
         let len = data.len() as u32;
-        engine.frame(&Frame { number: last, time: Timestamp(time), interface: 0, len, data: &data }, 1, 0);
+        engine.frame(
+            &Frame { number: last, time: Timestamp(time), interface: 0, len, data: &data },
+            1,
+            Place::default(),
+        );
     }
     engine.finish(last);
     assert_eq!(engine.counts().faults, 0, "a dissector panicked");
@@ -199,7 +203,7 @@ pub fn frames(bytes: &[u8]) {
         last += 1;
         let time = Timestamp(last as i64 * 1_000_000);
         let len = data.len() as u32 + u32::from(missing);
-        engine.frame(&Frame { number: last, time, interface: 0, len, data }, u32::from(link), 0);
+        engine.frame(&Frame { number: last, time, interface: 0, len, data }, u32::from(link), Place::default());
         let Some(at) = at else { break };
         rest = &rest[at + MARK.len()..];
     }

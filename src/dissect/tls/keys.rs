@@ -31,6 +31,12 @@ const KEYLOG: &str = "keylog";
 /// The same of keys that an agent has read: it says so in a comment before the line.
 const PROBES: [&str; 4] = ["uprobe:openssl", "uprobe:boringssl", "uprobe:gnutls", "uprobe:go"];
 
+/// The probe of that name.
+#[must_use]
+pub fn probe(name: &str) -> Option<&'static str> {
+    PROBES.into_iter().find(|probe| *probe == name)
+}
+
 /// What names a connection: the random of its `ClientHello`.
 pub(in crate::dissect) type Random = [u8; 32];
 

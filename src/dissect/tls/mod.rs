@@ -37,6 +37,7 @@ use premaster::{Exchange, Transcript};
 use probe::is_v2_hello;
 pub(super) use record::Alert;
 use record::{Content, Header};
+pub use session::usual;
 use session::{Choice, Opened, Session, negotiated};
 
 pub static PROTOCOL: Protocol = Protocol {

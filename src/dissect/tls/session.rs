@@ -474,7 +474,7 @@ pub(super) fn negotiated(alpn: &[u8]) -> Option<&'static Protocol> {
 }
 
 /// What usually is inside of TLS at that port, told from the port where it is spoken without.
-fn usual(port: u16) -> Option<&'static Protocol> {
+pub fn usual(port: u16) -> Option<&'static Protocol> {
     let plain = match port {
         443 | 6443 | 8443 | 9443 | 10250 => 80,
         853 => 53,
