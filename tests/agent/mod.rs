@@ -5,6 +5,7 @@
 mod buffer;
 mod capture;
 mod daemon;
+mod plaintext;
 mod sessions;
 mod support;
 mod tls;

@@ -18,7 +18,7 @@ const SERVER: &str = "import http.server, ssl, sys\n\
     class Handler(http.server.BaseHTTPRequestHandler):\n\
     \x20   protocol_version = 'HTTP/1.1'\n\
     \x20   def do_GET(self):\n\
-    \x20       body = self.path.encode(); self.send_response(200)\n\
+    \x20       body = self.path.encode() * int(self.headers.get('X-Times', 1)); self.send_response(200)\n\
     \x20       self.send_header('Content-Length', str(len(body))); self.end_headers(); self.wfile.write(body)\n\
     \x20   def log_message(self, *_): pass\n\
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.load_cert_chain(sys.argv[1])\n\
@@ -102,16 +102,16 @@ const FIRST: &str = "import ctypes, sys\n\
     sys.argv[2:] and __import__('time').sleep(600)\n";
 
 /// Processes that are on their own, as those of a pod are.
-struct Processes<'a> {
+pub(super) struct Processes<'a> {
     net: &'a Net,
     /// The first of them, as it is known outside. All of them go with it.
     init: u32,
     _parent: Killed,
-    certificate: PathBuf,
+    pub(super) certificate: PathBuf,
 }
 
 impl<'a> Processes<'a> {
-    fn new(net: &'a Net) -> Self {
+    pub(super) fn new(net: &'a Net) -> Self {
         let parent =
             net.in_pod("unshare").args(["--pid", "--fork", "--kill-child", "--mount-proc", "sleep", "600"]).spawn();
         let parent = Killed(parent.expect("ip runs"));
@@ -134,21 +134,21 @@ impl<'a> Processes<'a> {
     }
 
     /// A command among them.
-    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    pub(super) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["-p", "-m", "-n", "-t", &self.init.to_string()]).arg(program).env("GODEBUG", "http2client=0");
         command
     }
 
     /// What a command among them prints.
-    fn run(&self, line: &[&str]) -> String {
+    pub(super) fn run(&self, line: &[&str]) -> String {
         let output = self.command(line[0]).args(&line[1..]).output().expect("nsenter runs");
         assert!(output.status.success(), "{line:?}: {}", said(&output));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
     /// Starts an agent among them, and waits until it has probes in so many files.
-    fn agent(&self, files: u64) -> Agent<'a> {
+    pub(super) fn agent(&self, files: u64) -> Agent<'a> {
         let mut run = self.command(binary_with_probes());
         run.args(["run", "--tls", "--ring", "16Mi", "--pod", "shop/web-1"]).arg("--socket").arg(self.net.socket());
         let agent = self.net.start(run);
@@ -156,7 +156,7 @@ impl<'a> Processes<'a> {
         agent
     }
 
-    fn server(&self, mut command: Command, port: u16) -> Killed {
+    pub(super) fn server(&self, mut command: Command, port: u16) -> Killed {
         let path = self.certificate.to_str().expect("text");
         command.args(["-c", SERVER, path, &port.to_string()]);
         ready(command)
@@ -181,7 +181,7 @@ impl<'a> Processes<'a> {
 }
 
 /// Python packages that bring TLS libraries of their own: BoringSSL, with its symbols, and OpenSSL 1.1.
-fn python() -> &'static Path {
+pub(super) fn python() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/agent-test/python");
@@ -238,19 +238,24 @@ fn lines(blocks: &[Block]) -> Vec<&str> {
 fn go() -> &'static [PathBuf; 3] {
     static PROGRAMS: OnceLock<[PathBuf; 3]> = OnceLock::new();
     PROGRAMS.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/agent-test/go");
-        std::fs::create_dir_all(&folder).expect("a folder");
-        let source = folder.join("client.go");
-        std::fs::write(&source, GO).expect("its source");
         let flags: [(&str, &[&str]); 3] =
             [("plain", &[]), ("stripped", &["-ldflags=-s -w"]), ("pie", &["-ldflags=-s -w", "-buildmode=pie"])];
-        flags.map(|(name, flags)| {
-            let path = folder.join(name);
-            let mut build = Command::new("go");
-            build.arg("build").args(flags).arg("-o").arg(&path).arg(&source);
-            assert!(build.status().expect("go runs").success());
-            path
-        })
+        build_go("client", GO, flags)
+    })
+}
+
+/// Builds a program of Go's under each of these names, with these flags.
+pub(super) fn build_go<const N: usize>(name: &str, program: &str, flags: [(&str, &[&str]); N]) -> [PathBuf; N] {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/agent-test/go");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let source = folder.join(format!("{name}.go"));
+    std::fs::write(&source, program).expect("its source");
+    flags.map(|(name, flags)| {
+        let path = folder.join(name);
+        let mut build = Command::new("go");
+        build.arg("build").args(flags).arg("-o").arg(&path).arg(&source);
+        assert!(build.status().expect("go runs").success());
+        path
     })
 }
 

@@ -1,5 +1,5 @@
 //! Programs in pods that talk over TLS, with `--tls`: each request that a client made has its row, decrypted, and nothing else
-//! has one. No program gives its keys away, and none is started anew.
+//! has one, also on connections that were open before. No program gives its keys away, and none is started anew.
 //!
 //! A folder here is like one of [`servers`](crate::servers). Each pod is sniffed by itself, so that its keys are those that
 //! its own processes have.
@@ -101,6 +101,7 @@ encrypted! {
     https: Server { warns: "answered before its body was complete", ..server("https", 8443) };
     postgresql: Server { user: 70, ..server("postgresql", 5432) };
     redis: server("redis", 6380);
+    pools: Server { user: 70, warns: "joined mid-stream", ..server("pools", 8443) };
     grpc: server("grpc", 50051);
     go_programs: Server { mounts: vec![go()], ..server("go", 8443) };
     ten_thousand_requests_at_full_speed: Server { mounts: vec![go()], ..server("many", 8443) };
