@@ -145,7 +145,8 @@ pub struct Capture {
     /// With what agents capture
     #[arg(long, value_enum, value_name = "NAME", default_value_t)]
     pub backend: Backend,
-    /// Decrypt TLS with keys that agents read from the pods' own processes, by uprobes: OpenSSL (Node and Python as well), BoringSSL, GnuTLS and Go.
+    /// Decrypt TLS with keys that agents read from the pods' own processes, by uprobes: OpenSSL (Node and Python as well), BoringSSL, GnuTLS and Go;
+    /// of connections that were open before, their plaintext is read.
     /// Agents then have the capabilities SYS_ADMIN and SYS_PTRACE, and share a container's processes
     #[arg(long)]
     pub tls: bool,
@@ -344,7 +345,7 @@ pub struct Processes(pub Option<String>);
 impl Processes {
     /// What a user should know before it is done.
     pub const NOTE: &str = "--tls: agents get SYS_ADMIN, to put uprobes into TLS libraries, and SYS_PTRACE, to reach the files of \
-         the container whose processes they share; TLS keys of these processes alone are read, the processes are not changed";
+         the container whose processes they share; TLS keys and plaintext of these processes alone are read, the processes are not changed";
 }
 
 /// What agents are wanted for.

@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(help_heading = "Output")]
     keep: Option<String>,
 
-    /// Leave the keys of --keylog and --tls out of the saved capture; else it holds those that decrypt it
+    /// Leave the keys of --keylog and --tls, and the plaintext of --tls, out of the saved capture; else it holds those that decrypt it
     #[arg(long, help_heading = "Output")]
     no_keys: bool,
 
