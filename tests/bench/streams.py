@@ -16,8 +16,8 @@ while true; do wget -q -O /dev/null http://127.0.0.1:8080/; done"""
 # A small one every other second: a hundred pods leave a small machine time for what is measured.
 TRICKLE = """mkdir -p /tmp/w; echo hello >/tmp/w/index.html; httpd -p 8080 -h /tmp/w
 while true; do wget -q -O /dev/null http://127.0.0.1:8080/; sleep 2; done"""
-# Pods that start at a time, and how long all of them may take.
-BATCH, STARTED = 10, 240
+# Pods that start at a time, how long all of them may take, and how long their agents.
+BATCH, STARTED, ATTACHED = 10, 240, 600
 
 
 def deployment(namespace, name, script, replicas):
@@ -67,7 +67,7 @@ class Client:
     def attached(self, count):
         since = time.monotonic()
         while len(re.findall(r"^\+ ", self.said(), re.MULTILINE)) < count:
-            if time.monotonic() - since > 180 or self.process.poll() is not None:
+            if time.monotonic() - since > ATTACHED or self.process.poll() is not None:
                 raise Failure(f"not all of {count} agents stream: {self.said()[-500:]}")
             time.sleep(0.2)
 
