@@ -150,7 +150,8 @@ fn whoever_waits_in_vain_has_rows_once_it_has_waited_long_enough() {
         script.steps.retain(|step| !matches!(step, Step::Fin | Step::Reset(_)));
         let frames = script.frames();
         let rows = |growing: bool| {
-            let options = Options { detail: true, ..Options::default() };
+            // With flows, so that connections joined in the middle have their row whether or not keys may come.
+            let options = Options { detail: true, flows: true, ..Options::default() };
             if growing {
                 options.keys.grow(PATIENCE);
             }

@@ -13,7 +13,7 @@ use crate::support::sniff::{Done, command};
 
 /// What the plugin may take, in MiB, whatever is in the capture. Threads' stacks and batches are in it, and what its allocator
 /// sets aside.
-const BOUND: usize = 128;
+const BOUND: usize = 160;
 /// What it may take, in MiB, where a hundred thousand connections each have begun a message that never ends, all of them rows
 /// at the end.
 const BOUND_OF_BEGINNINGS: usize = 512;

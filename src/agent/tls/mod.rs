@@ -131,10 +131,7 @@ impl Tls {
     /// Takes over keys until the agent ends.
     pub(super) fn run(mut self, daemon: &'static Daemon) {
         // Apart from the keys: they are to be there before the packets that need them.
-        std::thread::spawn(move || {
-            process::be_nice(process::CAPTURE);
-            self.prober.run(daemon);
-        });
+        std::thread::spawn(move || self.prober.run(daemon));
         let (plaintext, transfers) = (self.plaintext, self.transfers);
         std::thread::spawn(move || {
             process::be_nice(process::CAPTURE);
@@ -184,8 +181,10 @@ impl Prober {
                     }
                 }
             });
-            // Told once all files are probed that were there.
-            survey.scanned = true;
+            // Told once all files are probed that were there. Sessions wait for that, so until then it is not nice.
+            if !std::mem::replace(&mut survey.scanned, true) {
+                process::be_nice(process::CAPTURE);
+            }
             daemon.survey(survey);
             std::thread::sleep(SCAN);
         }
