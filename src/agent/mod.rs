@@ -31,6 +31,7 @@ mod process;
 mod reader;
 mod request;
 mod session;
+mod state;
 mod status;
 #[cfg(feature = "tls")]
 mod tls;

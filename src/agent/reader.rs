@@ -3,9 +3,10 @@
 use std::io;
 use std::sync::MutexGuard;
 
-use super::daemon::{Daemon, State, now};
+use super::daemon::Daemon;
 use super::master::{Cursor, Flushed, Master, Read, first_block, time};
 use super::request::{Session, Start};
+use super::state::{State, now};
 use crate::capture::interpreter::{Filter, View};
 use crate::capture::pcapng;
 

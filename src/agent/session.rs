@@ -10,12 +10,13 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::daemon::{Daemon, MOST_SESSIONS, Phase, STACK, Seat, State, now};
+use super::daemon::{Daemon, MOST_SESSIONS, STACK, Seat};
 use super::handover::{Output, Receiver};
 use super::json::Object;
 use super::keys::Probes;
 use super::reader::Reader;
 use super::request::{LONGEST, Request, Session};
+use super::state::{Phase, State, now};
 use crate::capture::pcapng;
 
 /// How much is copied out of the master PCAP at a time.

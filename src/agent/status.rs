@@ -20,9 +20,10 @@
 
 use std::time::Instant;
 
-use super::daemon::{Daemon, Phase, State, now};
+use super::daemon::Daemon;
 use super::json::Object;
 use super::process;
+use super::state::{Phase, State, now};
 use crate::capture::pcapng;
 
 /// The line, without its end.

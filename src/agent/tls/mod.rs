@@ -32,8 +32,9 @@ use aya::programs::{
 };
 use aya::{Ebpf, EbpfLoader};
 
-use super::daemon::{Daemon, Phase};
+use super::daemon::Daemon;
 use super::keys::Survey;
+use super::state::Phase;
 use super::{Error, log, process};
 use derive::Correlator;
 use elf::Elf;

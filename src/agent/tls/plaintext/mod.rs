@@ -16,8 +16,9 @@ use std::time::Duration;
 use aya::Ebpf;
 use aya::maps::{Array, MapData, RingBuf};
 
-use super::super::daemon::{Daemon, now};
+use super::super::daemon::Daemon;
 use super::super::process;
+use super::super::state::now;
 use connections::{Connections, Event};
 pub(super) use transfers::Transfers;
 
