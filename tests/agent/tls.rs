@@ -74,8 +74,8 @@ const OPENSSL_1: &str = "import pycurl, sys\n\
     \x20   many(url) if what == 'many' else client(url, what == 'older').perform()\n\
     \x20   print('done', flush=True)\n";
 
-/// Copies of a library, which take an agent of a debug build half a second or so to look at.
-const MANY_LIBRARIES: usize = 8;
+/// Copies of a library, which take an agent of a debug build some tenths of a second to look at.
+const MANY_LIBRARIES: usize = 4;
 
 /// A client, or a server, in Go.
 const GO: &str = r#"package main
