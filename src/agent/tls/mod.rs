@@ -20,7 +20,7 @@ mod scan;
 mod unknown;
 
 use std::fs::{self, File};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -167,7 +167,6 @@ impl Prober {
                         survey.files += 1;
                         log(format_args!("tls: probes in {}", place.name));
                     }
-                    Err(error) if is_gone(&error) => {}
                     Err(error) => {
                         let refusal = format!("{}: {}", place.name, cause(&error));
                         if add(&mut survey.refused, &refusal) {
@@ -215,12 +214,14 @@ fn try_out(programs: &mut Ebpf) -> Result<(), ProgramError> {
 /// Puts probes into a file, in the order in which they must be there. Those that are not for keys go to `passing`, if they are wanted.
 fn attach(programs: &mut Ebpf, found: &Place, mut passing: Option<&mut Vec<UProbeLink>>) -> Result<(), ProgramError> {
     let mut refused = Ok(());
+    // By its descriptor, as its name may be gone, and the process that has it.
+    let path = format!("/proc/self/fd/{}", found.file.as_raw_fd());
     for (name, offset) in &found.probes {
         let is_for_keys = !plaintext::PROGRAMS.contains(name);
         let Some(program) = programs.program_mut(name).filter(|_| is_for_keys || passing.is_some()) else { continue };
         let program: &mut UProbe = program.try_into()?;
         let place = UProbeAttachLocation::AbsoluteOffset(*offset);
-        let link = match program.attach(place, &found.path, UProbeScope::AllProcesses) {
+        let link = match program.attach(place, &path, UProbeScope::AllProcesses) {
             // Keys are worth having without.
             Err(error) if !is_for_keys => {
                 refused = Err(error);
@@ -233,11 +234,6 @@ fn attach(programs: &mut Ebpf, found: &Place, mut passing: Option<&mut Vec<UProb
         }
     }
     refused
-}
-
-/// True if the process whose file it was has ended.
-fn is_gone(error: &ProgramError) -> bool {
-    matches!(error, ProgramError::SyscallError(it) if matches!(it.io_error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)))
 }
 
 /// What a refusal is about. The verifier's log is left out: it is long, and of no use to the user.

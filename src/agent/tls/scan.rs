@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::elf::Elf;
@@ -49,10 +49,9 @@ pub(super) enum Found {
 }
 
 /// A file that probes go into.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    /// A path that reaches it now.
-    pub(super) path: PathBuf,
+    /// Open, since programs remove libraries that they have unpacked once these are loaded (Java's often are).
+    pub(super) file: File,
     /// What it is, for people.
     pub(super) name: String,
     /// What goes into it, in the order in which it must be there.
@@ -146,12 +145,12 @@ impl Scanner {
         if let Some(unknown) = self.files.get(&id) {
             return *unknown;
         }
-        let elf = Elf::read(file).ok().flatten();
+        let elf = file.try_clone().and_then(Elf::read).ok().flatten();
         let probes = elf.as_ref().and_then(|elf| libraries::probes(elf).ok()).unwrap_or_default();
         let unknown = elf.filter(|_| probes.is_empty()).and_then(|elf| unknown::kind(&elf, name).ok().flatten());
         self.files.insert(id, unknown);
         if !probes.is_empty() {
-            tell(Found::File(Place { path: path.to_owned(), name: shown(name), probes }));
+            tell(Found::File(Place { file, name: shown(name), probes }));
         }
         unknown
     }

@@ -80,12 +80,14 @@ int kdf(struct registers *it) {
     return 0;
 }
 
-// EVP_PKEY_CTX_ctrl(ctx, type, operation, command, size, bytes) of OpenSSL 1.1: what goes into a derivation, one by one. The
-// commands are EVP_PKEY_CTRL_TLS_SECRET to EVP_PKEY_CTRL_HKDF_MODE.
+// Commands of EVP_PKEY_CTX_ctrl: EVP_PKEY_CTRL_TLS_SECRET to EVP_PKEY_CTRL_HKDF_MODE, and those that give what tells secrets apart.
+enum { FIRST_COMMAND = 0x1001, SEED_GIVEN = 0x1002, INFO_GIVEN = 0x1006, LAST_COMMAND = 0x1007 };
+
+// EVP_PKEY_CTX_ctrl(ctx, type, operation, command, size, bytes) of OpenSSL 1.1: what goes into a derivation, one by one.
 SEC("uprobe/control")
 int control(struct registers *it) {
     u32 command = it->C4;
-    if (command < 0x1001 || command > 0x1007 || !is_target())
+    if (command < FIRST_COMMAND || command > LAST_COMMAND || !is_target())
         return 0;
     struct small *event = begin(sizeof *event);
     if (!event)
@@ -97,7 +99,7 @@ int control(struct registers *it) {
     submit(event, 0);
     u8 start[12];
     if (read(start, sizeof start, (void *)it->C6) == 0 &&
-        (command == 0x1002 ? is_expansion(start) : command == 0x1007 && is_secret(start + 9)))
+        (command == SEED_GIVEN ? is_expansion(start) : command == INFO_GIVEN && is_secret(start + 9)))
         agreed();
     return 0;
 }
