@@ -161,7 +161,7 @@ fn stream(
     if wanted.until.is_some() {
         await_the_present(daemon);
     } else {
-        await_probes(daemon, client, &mut out)?;
+        await_probes(daemon, client, output, &mut out)?;
     }
     let mut reader;
     let mut probes = None;
@@ -244,8 +244,8 @@ fn await_the_present(daemon: &Daemon) {
 }
 
 /// Waits until the programs that are there have their probes: what they say once the session has begun is to be read.
-fn await_probes(daemon: &Daemon, client: &Client<'_>, out: &mut Vec<u8>) -> io::Result<()> {
-    let (begun, mut connection) = (Instant::now(), client.connection);
+fn await_probes(daemon: &Daemon, client: &Client<'_>, output: &Output<'_>, out: &mut Vec<u8>) -> io::Result<()> {
+    let begun = Instant::now();
     let mut heartbeat = begun;
     let mut state = daemon.lock();
     while state.keys.is_incomplete()
@@ -259,7 +259,7 @@ fn await_probes(daemon: &Daemon, client: &Client<'_>, out: &mut Vec<u8>) -> io::
             // Or the client would think that the agent is gone.
             account(&state, &mut None, out);
             drop(state);
-            connection.write_all(out)?;
+            output.write_all(out)?;
             out.clear();
             state = daemon.lock();
         }

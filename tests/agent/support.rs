@@ -272,8 +272,13 @@ impl Agent<'_> {
         let file = std::fs::File::create(&path).expect("a new file");
         let mut command = self.client(&["stream"]);
         let child = command.args(arguments).stdout(file).stderr(Stdio::piped()).spawn().expect("the agent runs");
-        let stream = Stream { path, child };
-        until("the session starts", || stream.blocks().iter().any(|block| matches!(block, Block::Hello(_))));
+        let mut stream = Stream { path, child };
+        until("the session starts", || {
+            let has_ended = stream.child.try_wait().expect("it is a child").is_some();
+            let has_begun = stream.blocks().iter().any(|block| matches!(block, Block::Hello(_)));
+            assert!(has_begun || !has_ended, "it ends: {}", said_by(&mut stream.child));
+            has_begun
+        });
         stream
     }
 
@@ -324,9 +329,7 @@ impl Stream {
     /// All of it; fails unless it ended by itself with exit code 0.
     pub fn end(mut self) -> Vec<Block> {
         let code = exit_code(&mut self.child);
-        let mut said = String::new();
-        let _ = std::io::Read::read_to_string(self.child.stderr.as_mut().expect("a pipe"), &mut said);
-        assert_eq!((code, said.as_str()), (Some(0), ""));
+        assert_eq!((code, said_by(&mut self.child).as_str()), (Some(0), ""));
         self.blocks()
     }
 }
@@ -346,6 +349,13 @@ pub fn exit_code(child: &mut Child) -> Option<i32> {
         status.is_some()
     });
     status.and_then(|status| status.code())
+}
+
+/// What is on stderr, a pipe, of a process that has ended.
+fn said_by(child: &mut Child) -> String {
+    let mut said = String::new();
+    let _ = std::io::Read::read_to_string(child.stderr.as_mut().expect("a pipe"), &mut said);
+    said
 }
 
 /// stderr of a process that has ended.

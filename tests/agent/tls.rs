@@ -77,8 +77,33 @@ const OPENSSL_1: &str = "import pycurl, sys\n\
 /// A connection that is open and says nothing.
 const IDLE: &str = "import socket, time; it = socket.create_connection(('127.0.0.1', 8443)); print('ready', flush=True); time.sleep(600)";
 
-/// Copies of a library, which take an agent of a debug build some tenths of a second to look at.
-const MANY_LIBRARIES: usize = 4;
+/// Maps a file as code, after it has made it that large.
+const MAPS: &str = "import mmap, os, sys, time; it = os.open(sys.argv[1], os.O_RDWR); os.truncate(it, int(sys.argv[2]))\n\
+    here = mmap.mmap(it, 4096, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_EXEC); print('ready', flush=True); time.sleep(600)";
+
+/// Bytes of symbols that an agent of a debug build looks at for about two seconds.
+const SLOW: u64 = 16 << 20;
+
+/// Bytes of an ELF header and two sections' headers.
+const CLAIMED: u64 = 64 + 2 * 64;
+
+/// The headers of a program with a section of no symbols, and that many bytes of names, all zero, behind it.
+fn claims(size: u64) -> Vec<u8> {
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(CLAIMED as usize, 0);
+    let mut put =
+        |at: usize, value: u64, length: usize| file[at..at + length].copy_from_slice(&value.to_le_bytes()[..length]);
+    // Where the sections are, the size of each, and how many.
+    put(40, 64, 8);
+    put(58, 64, 2);
+    put(60, 2, 2);
+    // The first has the symbols (type 2), whose names are in the second: offset and size.
+    put(64 + 4, 2, 4);
+    put(64 + 40, 1, 4);
+    put(128 + 24, CLAIMED, 8);
+    put(128 + 32, size, 8);
+    file
+}
 
 /// A client, or a server, in Go.
 const GO: &str = r#"package main
@@ -490,23 +515,19 @@ fn a_session_that_comes_later_gets_the_keys_as_well() {
 fn a_session_begins_once_the_programs_that_are_there_have_their_probes() {
     let net = Net::new();
     let (pod, others) = (Processes::new(&net), Processes::new(&net));
-    // So many libraries to look at that it takes a while, the server's own last.
-    let folder = net.folder.path().join("libraries");
+    // What is looked at first takes seconds: a program that claims so many symbols.
+    let large = net.folder.path().join("large");
+    std::fs::write(&large, claims(SLOW)).expect("a file");
+    let mut slow = pod.command("python3");
+    slow.args(["-c", MAPS, large.to_str().expect("text"), &(SLOW + CLAIMED).to_string()]);
+    let _slow = ready(slow);
+    let folder = net.folder.path().join("own");
     sh(&format!(
-        "library=$(ldconfig -p | sed -n 's/.*libcrypto.so.3 .*=> //p' | head -n 1); \
-         for n in $(seq {MANY_LIBRARIES}) own; do mkdir -p {0}/$n; cp $library {0}/$n/libcrypto.so.3; done",
+        "mkdir {0} && cp $(ldconfig -p | sed -n 's/.*libcrypto.so.3 .*=> //p' | head -n 1) {0}/libcrypto.so.3",
         folder.display()
     ));
-    let load = format!(
-        "import ctypes, time; [ctypes.CDLL('{}/%d/libcrypto.so.3' % n) for n in range(1, {MANY_LIBRARIES} + 1)]\n\
-         print('ready', flush=True); time.sleep(600)",
-        folder.display()
-    );
-    let mut many = pod.command("python3");
-    many.args(["-c", &load]);
-    let _many = ready(many);
     let mut server = pod.command("python3");
-    server.env("LD_LIBRARY_PATH", folder.join("own"));
+    server.env("LD_LIBRARY_PATH", &folder);
     let _server = pod.server(server, 8443);
     let mut run = pod.command(binary_with_probes());
     run.args(["run", "--tls", "--ring", "16Mi", "--pod", "shop/web-1"]).arg("--socket").arg(net.socket());
@@ -521,6 +542,32 @@ fn a_session_begins_once_the_programs_that_are_there_have_their_probes() {
     let told = rest.find_map(|block| if let Block::Probes(told) = block { Some(told) } else { None });
     assert_eq!(told.expect("the probes' account")["scanned"], true);
     assert_eq!(asked(&path), ["/at-once"]);
+}
+
+#[test]
+fn what_a_container_has_in_place_of_libraries_does_not_hold_it_up() {
+    let net = Net::new();
+    let pod = Processes::new(&net);
+    let _server = pod.server(pod.command("python3"), 8443);
+    let folder = net.folder.path().join("root");
+    sh(&format!("mkdir -p {0}/lib && cp $(command -v busybox) {0} && mkfifo {0}/lib/libssl.so.3", folder.display()));
+    let mut of_a_pipe = pod.command("chroot");
+    let _of_a_pipe = Killed(of_a_pipe.arg(&folder).args(["/busybox", "sleep", "600"]).spawn().expect("nsenter runs"));
+    let large = net.folder.path().join("large");
+    std::fs::write(&large, claims(1 << 33)).expect("a file");
+    let mut huge = pod.command("python3");
+    huge.args(["-c", MAPS, large.to_str().expect("text"), &((1_u64 << 33) + CLAIMED).to_string()]);
+    let _huge = ready(huge);
+    let mut agent = pod.agent(1);
+    let stream = agent.stream(&[]);
+    pod.run(&["curl", "-sk", "--http1.1", "https://127.0.0.1:8443/in-clear"]);
+    let unknown = agent.told()["tls"]["unknown"].clone();
+    agent.stop();
+    let path = stream.path.clone();
+    stream.end();
+    assert_eq!(asked(&path), ["/in-clear"]);
+    let told = unknown.to_string();
+    assert!(told.contains("python3") && told.contains("(not looked for: too many symbols)"), "{told}");
 }
 
 #[test]

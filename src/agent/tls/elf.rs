@@ -12,6 +12,9 @@ const PIECE: usize = 64 << 10;
 /// The most sections and segments that are looked at.
 const MOST_PARTS: usize = 4096;
 
+/// The most bytes of symbols and of their names that are looked at: the largest programs have less, and a file may claim any size.
+pub(super) const MOST_SYMBOLS: u64 = 512 << 20;
+
 /// Types of sections.
 const SYMBOLS: u32 = 2;
 const DYNAMIC_SYMBOLS: u32 = 11;
@@ -125,13 +128,21 @@ impl Elf {
     }
 
     /// Where in the file these functions begin, as far as it has symbols for them.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::FileTooLarge`] beyond [`MOST_SYMBOLS`], and what reading says.
     pub(super) fn functions(&self, names: &[&str]) -> io::Result<Vec<Option<u64>>> {
         let mut found = vec![None; names.len()];
+        let mut size = 0_u64;
         for section in &self.sections {
             if section.kind != SYMBOLS && section.kind != DYNAMIC_SYMBOLS {
                 continue;
             }
             let Some(strings) = self.sections.get(section.link) else { continue };
+            size = size.saturating_add(section.size).saturating_add(strings.size);
+            if size > MOST_SYMBOLS {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
             let places = self.window(strings).places(names)?;
             if places.iter().all(HashSet::is_empty) {
                 continue;

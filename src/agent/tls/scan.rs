@@ -2,7 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -136,7 +137,8 @@ impl Scanner {
 
     /// Looks at a file once; what TLS is in it that no probe understands.
     fn file(&mut self, path: &Path, name: &str, tell: &mut impl FnMut(Found)) -> Option<&'static str> {
-        let file = File::open(path).ok()?;
+        // Whatever may be there: to open a pipe is to wait for its other end.
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path).ok()?;
         let metadata = file.metadata().ok()?;
         if !metadata.is_file() {
             return None;
@@ -146,8 +148,11 @@ impl Scanner {
             return *unknown;
         }
         let elf = file.try_clone().and_then(Elf::read).ok().flatten();
-        let probes = elf.as_ref().and_then(|elf| libraries::probes(elf).ok()).unwrap_or_default();
-        let unknown = elf.filter(|_| probes.is_empty()).and_then(|elf| unknown::kind(&elf, name).ok().flatten());
+        let (probes, unknown) = match elf.as_ref().map(libraries::probes) {
+            Some(Ok(probes)) if !probes.is_empty() => (probes, None),
+            Some(Err(error)) if error.kind() == ErrorKind::FileTooLarge => (Vec::new(), Some(unknown::TOO_LARGE)),
+            _ => (Vec::new(), elf.and_then(|elf| unknown::kind(&elf, name).ok().flatten())),
+        };
         self.files.insert(id, unknown);
         if !probes.is_empty() {
             tell(Found::File(Place { file, name: shown(name), probes }));

@@ -28,6 +28,9 @@ const CONSTANTS: [&str; 2] = [".rodata", ".data.rel.ro"];
 /// The most bytes of each that are searched.
 const MOST: u64 = 64 << 20;
 
+/// Of a file whose symbols are too many to find out.
+pub(super) const TOO_LARGE: &str = "not looked for: too many symbols";
+
 /// What TLS is in a file that no probe goes into, for people; none if there is none, or if it leaves the keys to a library that has
 /// probes.
 pub(super) fn kind(elf: &Elf, name: &str) -> io::Result<Option<&'static str>> {
