@@ -119,7 +119,6 @@ pub(super) fn run(options: Options) -> Result<(), Error> {
     if options.tls {
         std::thread::spawn(move || begin.recv().map(|(tls, daemon)| tls.run(daemon)));
     }
-    process::be_nice(process::CAPTURE);
     process::die_first();
     process::reap_children();
 
@@ -128,6 +127,8 @@ pub(super) fn run(options: Options) -> Result<(), Error> {
     let wanted = Wanted { filter: &options.filter, snaplen: options.snaplen, ring: options.ring };
     let capture = options.backend.open(&wanted).map_err(cannot_open)?;
     let tls = options.tls.then(Tls::start).transpose()?;
+    // Until here somebody waits for it, for less than a second of the processor's time.
+    process::be_nice(process::CAPTURE);
     // Two of its threads wait in the kernel until the process ends, so it lives as long.
     let daemon: &'static Daemon = Box::leak(Box::new(Daemon::new(options, master, capture.as_ref())));
     let mut interfaces = capture.interfaces();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long anything may take that takes an instant on an idle machine.
-pub const PATIENCE: Duration = Duration::from_mins(1);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The agent, built once for all tests, with all backends. Features differ from those of the tests, so it has a target
 /// folder of its own that does not undo what the tests are built from.
