@@ -1,10 +1,29 @@
-"""The same load captured by the agent, with each backend, tcpdump and dumpcap: packets lost, CPU seconds, memory."""
+"""The same load captured by the agent, tcpdump and dumpcap at the same tasks: packets lost, CPU seconds, memory."""
 
 import os
 
 from measure import Failure, note, say, setting, table
 from network import Network
-from recorder import Agent, Dumpcap, Libpcap, OnDisk, Tcpdump, Xdp
+from recorder import (
+    Agent,
+    Dumpcap,
+    Libpcap,
+    OnDisk,
+    RecordingDumpcap,
+    RecordingTcpdump,
+    StreamingAgent,
+    StreamingDumpcap,
+    StreamingTcpdump,
+    Tcpdump,
+    Xdp,
+)
+
+# What recorder.py says of them.
+TASKS = {
+    "record": (Agent, OnDisk, Libpcap, Xdp, RecordingTcpdump, RecordingDumpcap),
+    "stream": (StreamingAgent, StreamingTcpdump, StreamingDumpcap),
+    "discard": (Tcpdump, Dumpcap),
+}
 
 
 def rates():
@@ -19,8 +38,6 @@ def rates():
 def record(recorder, network, rate, seconds):
     """One load past one recorder: packets a second, how many, how many lost, CPU seconds for a million, MiB."""
     with recorder(network) as running:
-        if isinstance(running, Agent):
-            running.stream()
         # Their start is none of the load's.
         started = running.spent()
         passed, speed = network.load(rate, seconds)
@@ -31,19 +48,26 @@ def record(recorder, network, rate, seconds):
 
 def measure():
     seconds = setting("SECONDS", 5.0)
-    rows, clean = [], {}
+    rows, clean, spent = [], {}, {}
     with Network() as network:
         for rate in rates():
-            for recorder in (Agent, OnDisk, Libpcap, Xdp, Tcpdump, Dumpcap):
-                say(f"  {rate or 'max'} packets/s, {recorder.name}")
-                speed, passed, lost, cpu, peak = record(recorder, network, rate, seconds)
-                rows.append((f"{rate:,}" if rate else "max", recorder.name, int(speed), passed, lost, f"{lost / passed:.2%}", cpu, peak))
-                if lost == 0:
-                    clean[recorder.name] = max(speed, clean.get(recorder.name, 0))
+            shown = f"{rate:,}" if rate else "max"
+            for task, recorders in TASKS.items():
+                for recorder in recorders:
+                    say(f"  {shown} packets/s, {task}: {recorder.name}")
+                    speed, passed, lost, cpu, peak = record(recorder, network, rate, seconds)
+                    name = f"{task}: {recorder.name}"
+                    rows.append((shown, name, int(speed), passed, lost, f"{lost / passed:.2%}", cpu, peak))
+                    spent[shown, name] = cpu
+                    if lost == 0:
+                        clean[name] = max(speed, clean.get(name, 0))
     table(
-        f"Capture: each load for {seconds:g} s, written to /dev/null; the sender has a core of its own",
+        f"Capture: each load for {seconds:g} s; the sender has a core of its own",
         ("packets/s", "", "passed/s", "packets", "lost", "", "CPU s / million", "peak MiB"),
         rows,
         text=2,
     )
     note("most packets/s without loss: " + ", ".join(f"{name} {speed:,.0f}" for name, speed in clean.items()))
+    for task in ("record", "stream"):
+        ratios = {at: spent[at, f"{task}: sniff-agent"] / spent[at, f"{task}: tcpdump"] for at in dict.fromkeys(at for at, _ in spent)}
+        note(f"{task}: CPU of the agent, tcpdump's being 1: " + ", ".join(f"{at}/s {ratio:.2f}" for at, ratio in ratios.items()))

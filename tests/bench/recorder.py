@@ -1,4 +1,8 @@
-"""What captures: the agent, tcpdump and dumpcap, all with the same filter and otherwise as they are by default."""
+"""What captures: the agent, tcpdump and dumpcap, all with the same filter, each at the same three tasks.
+
+To record is to keep the latest packets in bounded room, 16 MiB, with nobody reading. To stream is to have each packet in a pipe at once,
+as a live reader wants it (tcpdump's -U). To discard is to write to /dev/null, which keeps nothing; the agent has no such mode.
+"""
 
 import glob
 import json
@@ -25,12 +29,20 @@ class Recorder:
     def __init__(self, network):
         self.network = network
         self.errors = tempfile.TemporaryFile("w+")
+        self.folder = tempfile.TemporaryDirectory()
         self.processes = []
+        self.reader = None
 
-    def start(self, *words):
+    def start(self, *words, piped=False):
+        """Starts a program; piped, another process takes what it writes, on the first core."""
         words = self.network.inside(self.network.far, CORES[-1], *words)
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.errors)
+        output = subprocess.PIPE if piped else subprocess.DEVNULL
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=self.errors)
         self.processes.append(process)
+        if piped:
+            words = ("taskset", "-c", str(CORES[0]), "cat")
+            self.reader = subprocess.Popen(words, stdin=process.stdout, stdout=subprocess.DEVNULL)
+            process.stdout.close()
         return process
 
     def said(self):
@@ -56,7 +68,10 @@ class Recorder:
     def __exit__(self, *_):
         for process in self.processes:
             stop(process)
+        if self.reader:
+            stop(self.reader)
         self.errors.close()
+        self.folder.cleanup()
 
     def resident(self, field="VmRSS"):
         """MiB of all its processes."""
@@ -77,36 +92,60 @@ class Recorder:
         return self.count(), seconds
 
 
-class Tcpdump(Recorder):
+class Peer(Recorder):
+    """A program that says on stderr when it begins, and how many packets it had."""
+
+    # Where the packets go, {} being a folder.
+    output = ("-w", "/dev/null")
+    piped = False
+
+    def begin(self):
+        output = [word.format(self.folder.name) for word in self.output]
+        self.process = self.start(*self.command(), *output, piped=self.piped)
+        self.wait_until(lambda: self.begins in self.said(), "start")
+
+    def end(self):
+        self.process.send_signal(signal.SIGINT)
+
+    def count(self):
+        return int(re.search(self.counts, self.said()).group(1))
+
+
+class Tcpdump(Peer):
     name = "tcpdump"
+    begins, counts = "listening on", r"(\d+) packets? captured"
 
-    def begin(self):
-        self.process = self.start(need("tcpdump"), "-n", "-Z", "root", "-i", DEVICE, "-w", "/dev/null", FILTER)
-        self.wait_until(lambda: "listening on" in self.said(), "start")
-
-    def end(self):
-        self.process.send_signal(signal.SIGINT)
-
-    def count(self):
-        return int(re.search(r"(\d+) packets? captured", self.said()).group(1))
+    def command(self):
+        return need("tcpdump"), "-n", "-Z", "root", "-i", DEVICE, FILTER
 
 
-class Dumpcap(Recorder):
+class RecordingTcpdump(Tcpdump):
+    output = ("-C", "8", "-W", "2", "-w", "{}/ring")
+
+
+class StreamingTcpdump(Tcpdump):
+    output, piped = ("-U", "-w", "-"), True
+
+
+class Dumpcap(Peer):
     name = "dumpcap"
+    begins, counts = "File:", r"Packets captured: (\d+)"
 
-    def begin(self):
-        self.process = self.start(need("dumpcap", "wireshark-common"), "-q", "-i", DEVICE, "-w", "/dev/null", "-f", FILTER)
-        self.wait_until(lambda: "File:" in self.said(), "start")
+    def command(self):
+        return need("dumpcap", "wireshark-common"), "-q", "-i", DEVICE, "-f", FILTER
 
-    def end(self):
-        self.process.send_signal(signal.SIGINT)
 
-    def count(self):
-        return int(re.search(r"Packets captured: (\d+)", self.said()).group(1))
+class RecordingDumpcap(Dumpcap):
+    output = ("-b", "filesize:8192", "-b", "files:2", "-w", "{}/ring.pcapng")
+
+
+class StreamingDumpcap(Dumpcap):
+    output, piped = ("-w", "-"), True
+    begins = "Capturing on"
 
 
 class Agent(Recorder):
-    """The daemon, and a session that streams to /dev/null. What the daemon flushed before the session read it is lost."""
+    """The daemon, with nobody who reads."""
 
     name = "sniff-agent"
     backend = "af_packet"
@@ -114,7 +153,6 @@ class Agent(Recorder):
     options = ()
 
     def begin(self):
-        self.folder = tempfile.TemporaryDirectory()
         self.socket = f"{self.folder.name}/socket"
         compiled = subprocess.run([need("tcpdump"), "-y", "EN10MB", "-ddd", FILTER], check=True, capture_output=True, text=True)
         program = ",".join(compiled.stdout.split("\n")).strip(",")
@@ -123,7 +161,7 @@ class Agent(Recorder):
         self.wait_until(lambda: "capturing on" in self.said(), "start")
 
     def stream(self):
-        self.start(measure.agent(), "stream", "--no-stdin", "--socket", self.socket)
+        self.start(measure.agent(), "stream", "--no-stdin", "--socket", self.socket, piped=True)
         self.wait_until(lambda: len(self.status()["sessions"]) == 1, "stream")
 
     def status(self):
@@ -138,9 +176,13 @@ class Agent(Recorder):
     def count(self):
         return self.had
 
-    def __exit__(self, *_):
-        super().__exit__()
-        self.folder.cleanup()
+
+class StreamingAgent(Agent):
+    """The daemon and a session. What the daemon flushed before the session read it is lost."""
+
+    def begin(self):
+        super().begin()
+        self.stream()
 
 
 class OnDisk(Agent):
