@@ -257,7 +257,7 @@ impl Agent<'_> {
         name.split('.').fold(&status, |value, key| &value[key]).as_u64().unwrap_or_else(|| panic!("{name} in {status}"))
     }
 
-    /// KiB that it has in memory now (`VmRSS`) or had at the most (`VmHWM`).
+    /// KiB that it has in memory now (`VmRSS`, of which `RssAnon` is in no file), or had at the most (`VmHWM`).
     pub fn memory(&self, what: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
         let of = |line: &str| line.strip_prefix(what)?.strip_prefix(':')?.trim().strip_suffix(" kB")?.parse().ok();
