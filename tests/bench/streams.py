@@ -4,6 +4,8 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
+import threading
 import time
 
 import measure as bench
@@ -52,15 +54,22 @@ def grown(namespace, name, replicas):
 
 
 class Client:
-    """`kubectl sniff` on pods of the namespace, with what it says on stderr in a file."""
+    """`kubectl sniff` on pods of the namespace, whose stdout is read and counted, with what it says on stderr in a file."""
 
     def __init__(self, namespace, *words):
-        self.stderr = open(os.path.join("/tmp", f"sniff-bench-{os.getpid()}.err"), "w+")
+        self.stderr = tempfile.NamedTemporaryFile("w+")
         command = [PLUGIN, *words, "-n", namespace.name]
         self.process = subprocess.Popen(command, env=namespace.environment, stdout=subprocess.PIPE, stderr=self.stderr)
+        # Bytes of stdout. What nobody reads would hold up the client, its messages included.
+        self.size = 0
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def read(self):
+        while piece := os.read(self.process.stdout.fileno(), 1 << 20):
+            self.size += len(piece)
 
     def said(self):
-        self.stderr.flush()
         with open(self.stderr.name) as file:
             return file.read()
 
@@ -71,20 +80,17 @@ class Client:
                 raise Failure(f"not all of {count} agents stream: {self.said()[-500:]}")
             time.sleep(0.2)
 
+    def measured(self, seconds):
+        """Bytes that come on its stdout in about so many seconds, and how many these were."""
+        since, size = time.monotonic(), self.size
+        time.sleep(seconds)
+        if not self.reader.is_alive():
+            raise Failure(f"the client has ended: {self.said()[-500:]}")
+        return self.size - size, time.monotonic() - since
+
     def end(self):
         self.process.send_signal(signal.SIGINT)
         return reap(self.process)
-
-
-def drain(client, seconds):
-    """Bytes that come on its stdout in so many seconds."""
-    until, total = time.monotonic() + seconds, 0
-    while (left := until - time.monotonic()) > 0:
-        piece = os.read(client.process.stdout.fileno(), 1 << 20)
-        if not piece:
-            raise Failure(f"the client has ended: {client.said()[-500:]}")
-        total += len(piece)
-    return total, seconds - left
 
 
 def cpu(pid):
@@ -109,10 +115,8 @@ def measure():
             say(f"  one stream, {name}")
             client = Client(namespace, "flood", "--pcap", "-", *more)
             client.attached(1)
-            drain(client, 1)
-            size, took = drain(client, seconds)
-            os.set_blocking(client.process.stdout.fileno(), False)
-            client.process.stdout.close()
+            client.measured(1)
+            size, took = client.measured(seconds)
             _, usage = client.end()
             rows.append((name, size / took / 1e6, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024))
         table(
@@ -128,12 +132,10 @@ def measure():
         since = time.monotonic()
         client.attached(agents)
         took = time.monotonic() - since
-        drain(client, 1)
+        client.measured(1)
         before = cpu(client.process.pid)
-        size, passed = drain(client, seconds)
+        size, passed = client.measured(seconds)
         used, resident = cpu(client.process.pid) - before, bench.memory(client.process.pid)
-        os.set_blocking(client.process.stdout.fileno(), False)
-        client.process.stdout.close()
         client.end()
         said = client.said()
         lost = sum(counted(said, what) for what in ("flushed", "dropped by kernel"))
