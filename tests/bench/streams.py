@@ -19,7 +19,7 @@ while true; do wget -q -O /dev/null http://127.0.0.1:8080/; done"""
 TRICKLE = """mkdir -p /tmp/w; echo hello >/tmp/w/index.html; httpd -p 8080 -h /tmp/w
 while true; do wget -q -O /dev/null http://127.0.0.1:8080/; sleep 2; done"""
 # Pods that start at a time, how long all of them may take, and how long their agents.
-BATCH, STARTED, ATTACHED = 10, 240, 600
+BATCH, STARTED, ATTACHED = 10, 240, 120
 
 
 def deployment(namespace, name, script, replicas):
