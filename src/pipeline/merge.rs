@@ -1,8 +1,9 @@
 //! Requests that are seen twice → one row.
 //!
 //! A connection between two sniffed pods is captured twice, often under two addresses: the caller sees a service's, the
-//! callee its own. TCP sequence numbers pass a NAT unchanged, so the sequence number of the request's first byte, with what
-//! was asked, tells twins. Datagrams have their sender and question.
+//! callee its own. TCP sequence numbers pass a NAT unchanged, so those of the first bytes of request and response, with what
+//! was asked, tell twins: one alone would be the same by chance, once in some ten thousand connections. Datagrams have
+//! their sender and question.
 //!
 //! A node sees such a connection under both addresses at one place, and the callee's node once more: up to three views. One
 //! place sees a datagram twice only if one view is of a service and the other of a pod; a question that goes to two
@@ -58,11 +59,15 @@ struct Answer {
 }
 
 impl Answer {
-    /// None of a datagram, which has no position, and where there is no response.
     fn of(entry: &Entry) -> Option<Self> {
-        let position = entry.response.as_ref()?.position;
-        (position != 0).then(|| Self { protocol: entry.protocol, status: entry.status.clone(), position })
+        let position = answered(entry)?;
+        Some(Self { protocol: entry.protocol, status: entry.status.clone(), position })
     }
+}
+
+/// Where the response begins: none of a datagram, which has no position, and where there is no response.
+fn answered(entry: &Entry) -> Option<u32> {
+    entry.response.as_ref().map(|half| half.position).filter(|position| *position != 0)
 }
 
 type Ends = [(IpAddr, u16); 2];
@@ -80,15 +85,26 @@ struct Seen {
     tap: u32,
     /// Both ends, by address and port.
     ends: Ends,
+    /// Where its response begins, if that is known.
+    answered: Option<u32>,
     /// True if it was sent to a service.
     to_service: bool,
-    at: Timestamp,
     held: Option<Box<Entry>>,
 }
 
 impl Seen {
+    fn new(entry: &Entry) -> Self {
+        let (tap, ends, to_service) = (entry.tap, ends(entry), is_to_service(entry));
+        Self { tap, ends, answered: answered(entry), to_service, held: None }
+    }
+
     /// True if the entry, of the same key, is another view of this one.
     fn is_twin(&self, entry: &Entry, key: &Key) -> bool {
+        if let (Some(one), Some(other)) = (self.answered, answered(entry))
+            && one != other
+        {
+            return false;
+        }
         let is_translated = self.ends != ends(entry)
             && (key.sender.is_none() || (self.to_service != is_to_service(entry) && entry.dst.name.is_some()));
         self.tap != entry.tap || is_translated
@@ -148,11 +164,9 @@ impl Merge {
             }
             // The same question again at the same place is another one.
             Some(first) => {
-                if let Some(held) = first.held.take() {
+                if let Some(held) = std::mem::replace(first, Seen::new(&entry)).held {
                     out(held);
                 }
-                first.at = now;
-                first.held = None;
                 if views == Views::Many {
                     first.held = Some(entry);
                     self.held.push_back((now, key));
@@ -161,16 +175,18 @@ impl Merge {
                 }
             }
             None => {
-                let (tap, ends, to_service) = (entry.tap, ends(&entry), is_to_service(&entry));
-                let held = if views == Views::One { (out(entry), None).1 } else { Some(entry) };
-                if held.is_some() {
+                let mut seen = Seen::new(&entry);
+                if views == Views::One {
+                    out(entry);
+                } else {
+                    seen.held = Some(entry);
                     self.held.push_back((now, key.clone()));
                 }
                 if let Some(answer) = &answer {
                     self.answers.insert(answer.clone(), key.clone());
                 }
                 self.order.push_back((now, key.clone(), answer));
-                self.seen.insert(key, Seen { tap, ends, to_service, at: now, held });
+                self.seen.insert(key, seen);
             }
         }
         self.tick(now, out);
@@ -352,6 +368,23 @@ mod tests {
     fn equal_requests_at_one_place_stay_two_rows() {
         assert_eq!(run(&[(1, 5, 77, 1, 0), (1, 5, 77, 1, 1)]).len(), 2);
         assert_eq!(run(&[(1, 5, 77, 1, 0), (2, 5, 78, 1, 1)]).len(), 2);
+    }
+
+    #[test]
+    fn connections_that_begin_at_the_same_number_by_chance_stay_two_rows() {
+        let view = |tap, port, response| {
+            let mut entry = entry(tap, 5, 77, 150);
+            entry.src.port = port;
+            entry.response = Some(Half { position: response, ..Half::default() });
+            (tap, entry)
+        };
+        for other in [1, 2] {
+            assert_eq!(views(vec![view(1, 40_000, 9000), view(other, 40_001, 9500)]).0.len(), 2);
+        }
+        // Each has its twin.
+        let all = vec![view(1, 40_000, 9000), view(2, 40_000, 9000), view(1, 40_001, 9500), view(2, 40_001, 9500)];
+        let (rows, merged) = views(all);
+        assert_eq!((rows.len(), merged), (2, 2));
     }
 
     #[test]
