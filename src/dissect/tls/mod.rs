@@ -18,6 +18,7 @@ pub(super) mod extensions;
 pub(super) mod handshake;
 mod ja4;
 pub mod keys;
+mod messages;
 mod opener;
 mod premaster;
 mod probe;
@@ -26,19 +27,19 @@ mod row;
 pub(super) mod schedule;
 mod session;
 pub(super) mod suite;
+mod unlock;
 mod unseen;
 
-use super::{Cursor, Cx, Dissector, Malformed, Message, Outcome, Progress, Protocol, Recover, Transport};
+use super::{Cx, Dissector, Malformed, Message, Outcome, Progress, Protocol, Recover, Transport};
 use crate::entry::{Direction, Text, Timestamp, Value};
-use extensions::{EARLY_DATA, version};
-use handshake::{ClientHello, ServerHello, encrypted_extensions, kind};
+use handshake::kind;
 use keys::{Random, Waiting};
 use premaster::{Exchange, Transcript};
 use probe::is_v2_hello;
 pub(super) use record::Alert;
 use record::{Content, Header};
 pub use session::usual;
-use session::{Choice, Opened, Session, negotiated};
+use session::{Choice, Opened, Session};
 
 pub static PROTOCOL: Protocol = Protocol {
     name: "tls",
@@ -50,13 +51,6 @@ pub static PROTOCOL: Protocol = Protocol {
     repeats: false,
     spec: "https://www.rfc-editor.org/rfc/rfc8446",
 };
-
-/// The longest handshake message that is put together from several records: a long chain of certificates fits.
-const MAX_HANDSHAKE: usize = 64 << 10;
-/// The most certificates of one chain that are decoded.
-const MAX_CERTIFICATES: usize = 10;
-/// How many bytes of a side wait for what is needed to open them.
-const MAX_WAIT: usize = 64 << 10;
 
 /// A dissector for a connection that speaks TLS from here on, as after STARTTLS.
 #[must_use]
@@ -288,85 +282,6 @@ impl Tls {
         self.sides.iter().all(|side| side.encrypted)
     }
 
-    /// Keeps a record back that can't be opened yet, but may be later; `there` bytes are there from it on.
-    fn hold(&mut self, direction: Direction, header: &Header, there: usize, cx: &mut Cx<'_>) -> Option<Progress> {
-        let sealed = header.content == Content::ApplicationData || !self.version_13 && self.side(direction).encrypted;
-        if !sealed || !self.asked {
-            return None;
-        }
-        let packet = cx.packet();
-        if self.session.is_none() && self.may_wait(direction, cx) && there <= MAX_WAIT {
-            self.side(direction).waits.get_or_insert(packet);
-            return Some(Progress::Need(1));
-        }
-        if self.session.is_none() && self.waiting.is_some() {
-            self.stop_waiting(cx);
-        }
-        let session = self.session.as_mut()?;
-        if session.is_blocked(direction) {
-            if there <= MAX_WAIT {
-                self.side(direction).waits.get_or_insert(packet);
-                return Some(Progress::Need(1));
-            }
-            session.decide_early(false);
-        }
-        let other = direction.reverse();
-        let other_is_blocked = session.is_blocked(other);
-        if self.side(other).waits.is_some_and(|waits| waits < packet) && !other_is_blocked {
-            self.side(direction).waits = Some(packet);
-            return Some(Progress::Turn);
-        }
-        self.side(direction).waits = None;
-        None
-    }
-
-    /// True if what is needed to open the side's records may still come.
-    fn may_wait(&mut self, direction: Direction, cx: &mut Cx<'_>) -> bool {
-        if self.choice.is_none() {
-            // A client's early data: the server's answer tells how to read it.
-            return direction == Direction::ToServer && self.early && cx.options.keys.is_useful();
-        }
-        let Some(waiting) = &mut self.waiting else { return false };
-        if waiting.is_news() {
-            self.unlock(false, cx);
-        }
-        match &self.waiting {
-            Some(waiting) if self.session.is_none() => cx.now() <= waiting.until,
-            _ => false,
-        }
-    }
-
-    /// Looks for the keys, once it is clear which are needed. `last`: what is not there yet will not come.
-    fn unlock(&mut self, last: bool, cx: &mut Cx<'_>) {
-        let (Some(random), Some(choice)) = (self.random, self.choice) else { return };
-        let keys = &cx.options.keys;
-        let resolve = || self.exchange.as_ref()?.resolve(keys).and_then(|()| keys.find(&random));
-        let found = keys.find(&random).or_else(resolve);
-        // Where the server has not taken up a session, it does not take data ahead of its answer either.
-        let early = self.early && choice.resumes;
-        let may_grow = !last && !found.as_ref().is_some_and(|secrets| secrets.is_complete(early));
-        if may_grow && self.waiting.is_none() {
-            self.waiting = Waiting::new(keys, cx.now());
-        }
-        let Some(secrets) = found.filter(|_| !may_grow || self.waiting.is_none()) else {
-            self.closed = Some(Closed::NoKeys);
-            return;
-        };
-        self.waiting = None;
-        match Session::new(secrets, &random, &choice, self.early, self.alpn, cx) {
-            Ok(mut session) => {
-                for (direction, side) in [Direction::ToServer, Direction::ToClient].into_iter().zip(&self.sides) {
-                    if side.encrypted {
-                        session.change_cipher(direction);
-                    }
-                }
-                self.closed = None;
-                self.session = Some(session);
-            }
-            Err(why) => self.closed = Some(Closed::For(why)),
-        }
-    }
-
     /// A record whose keys are known, or may be.
     fn opened(
         &mut self,
@@ -441,149 +356,5 @@ impl Tls {
             return direction == Direction::ToClient && session.has_finished(Direction::ToServer);
         }
         session.has_finished(Direction::ToServer) && session.has_finished(Direction::ToClient)
-    }
-
-    /// The payload of one handshake record: part of a message, one, or several.
-    fn handshake(&mut self, direction: Direction, payload: &[u8], cx: &mut Cx<'_>) -> Result<(), Malformed> {
-        let side = self.side(direction);
-        let since = *side.since.get_or_insert((cx.time(), cx.packet()));
-        let mut partial = std::mem::take(&mut side.partial);
-        let waited = !partial.is_empty();
-        if waited {
-            partial.extend_from_slice(payload);
-        }
-        let mut cursor = Cursor::new(if waited { &partial } else { payload });
-        let mut whole = cursor;
-        while let Ok(first) = cursor.u8()
-            && let Ok(length) = cursor.u24()
-        {
-            if length as usize > MAX_HANDSHAKE {
-                return Err(Malformed("a handshake message longer than 64 KiB"));
-            }
-            let Ok(body) = cursor.take(length as usize) else { break };
-            whole = cursor;
-            self.message(direction, first, body, since, cx);
-        }
-        let (done, rest) = (whole.position(), whole.rest());
-        let more = !rest.is_empty();
-        if !waited || done > 0 {
-            // While a message grows it is not copied, lest many short records cost the square of their number.
-            partial = rest.to_vec();
-        }
-        let side = self.side(direction);
-        side.since = more.then_some(if done > 0 { (cx.time(), cx.packet()) } else { since });
-        side.partial = partial;
-        Ok(())
-    }
-
-    /// One whole handshake message.
-    fn message(&mut self, direction: Direction, kind: u8, body: &[u8], since: (Timestamp, u64), cx: &mut Cx<'_>) {
-        if kind == kind::CLIENT_HELLO && self.session.is_none() && cx.options.keys.is_useful() {
-            self.transcript = Some(Box::default());
-        }
-        if let Some(transcript) = self.transcript.as_mut().filter(|_| kind != kind::HELLO_REQUEST) {
-            transcript.add(kind, body);
-        }
-        match (kind, direction) {
-            (kind::CLIENT_HELLO, Direction::ToServer) => {
-                let hello = ClientHello::begun(body);
-                if !self.asked {
-                    self.ask(&hello, since, handshake::HEADER + body.len(), cx);
-                    self.early = hello.extensions.get(EARLY_DATA).is_some();
-                }
-                // Another one follows a HelloRetryRequest, or negotiates anew inside of the encryption.
-                self.random = hello.random.try_into().ok();
-            }
-            (kind::SERVER_HELLO, Direction::ToClient) => {
-                let Ok(hello) = ServerHello::parse(body) else { return };
-                self.choose(&hello, since, cx);
-            }
-            (kind::ENCRYPTED_EXTENSIONS, Direction::ToClient) if self.version_13 => {
-                let Some(session) = &mut self.session else { return };
-                let extensions = encrypted_extensions(body);
-                session.decide_early(extensions.get(EARLY_DATA).is_some());
-                if let Some(hint) = extensions.alpn().next().and_then(negotiated) {
-                    session.hint(hint);
-                }
-                if cx.detail() && !self.answered {
-                    let decoded = extensions::decode(extensions, false);
-                    self.more.push(("encrypted_extensions".into(), decoded));
-                }
-            }
-            (kind::CERTIFICATE, _) if cx.detail() && !self.answered && (!self.version_13 || self.session.is_some()) => {
-                let chain = handshake::certificates(body, self.version_13).take(MAX_CERTIFICATES);
-                let chain = chain.map(certificate::decode).collect();
-                let name = match direction {
-                    Direction::ToServer => "client_certificates",
-                    Direction::ToClient => "certificates",
-                };
-                self.more.push((name.into(), Value::List(chain)));
-            }
-            (kind::CLIENT_KEY_EXCHANGE, Direction::ToServer) => {
-                if let (Some(transcript), Some(random), Some(choice)) =
-                    (self.transcript.take(), self.random, self.choice)
-                {
-                    self.exchange = Exchange::new(body, *transcript, random, &choice);
-                    self.unlock(false, cx);
-                }
-            }
-            (kind::END_OF_EARLY_DATA, Direction::ToServer) => {
-                if let Some(session) = &mut self.session {
-                    session.end_early();
-                }
-            }
-            (kind::FINISHED, _) => {
-                if let Some(session) = &mut self.session {
-                    session.finish(direction);
-                }
-                if !self.version_13 && self.is_over(direction) {
-                    self.finish(cx);
-                }
-            }
-            (kind::KEY_UPDATE, _) => {
-                if let Some(session) = &mut self.session {
-                    session.update(direction);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// A `ServerHello`: the first one starts the row's response, unless it asks for another `ClientHello`.
-    fn choose(&mut self, hello: &ServerHello<'_>, since: (Timestamp, u64), cx: &mut Cx<'_>) {
-        if hello.is_retry() {
-            // Early data is void; it is not sent again before the handshake is over.
-            self.early = false;
-            if self.choice.is_none() {
-                if cx.detail() {
-                    self.more.push(("hello_retry_request".into(), hello.decode()));
-                }
-                let mut retry = Message::response(Direction::ToClient, version(hello.version()), false, cx);
-                (retry.time, retry.packet) = since;
-                self.retry = Some(retry);
-            }
-            return;
-        }
-        let choice = Choice::new(hello);
-        if let Some(session) = &mut self.session {
-            if let (Some(choice), Some(random), false) = (choice, self.random, self.version_13)
-                && let Some(secrets) = cx.options.keys.find(&random)
-            {
-                // What can't be followed fails from the change of ciphers on, and is counted then.
-                let _ = session.agree(secrets, &random, &choice);
-            }
-            return;
-        }
-        if self.choice.is_some() {
-            return;
-        }
-        self.choice = choice;
-        self.version_13 = hello.is_13();
-        self.alpn = hello.extensions.alpn().next().and_then(negotiated);
-        self.answer(hello, since, cx);
-        self.unlock(false, cx);
-        if self.version_13 || self.session.is_some() {
-            self.transcript = None;
-        }
     }
 }
