@@ -5,16 +5,18 @@
 //! chunked. Responses answer requests in order.
 
 mod body;
+mod framing;
 pub(super) mod head;
+mod probe;
 
 use std::collections::VecDeque;
 
 use self::body::{Body, Step};
+use self::framing::Framing;
 use self::head::{Start, unfold};
+use self::probe::{blank_lines, probe_request, probe_response};
 use super::http::{self, Draft, Media};
-use super::{
-    Cx, Dissector, Malformed, Probe, Progress, Protocol, Recover, Switch, Transport, Verdict, http2, websocket,
-};
+use super::{Cx, Dissector, Malformed, Progress, Protocol, Recover, Switch, Transport, Verdict, http2, websocket};
 use crate::entry::{Direction, Text};
 
 pub static PROTOCOL: Protocol = Protocol {
@@ -22,7 +24,7 @@ pub static PROTOCOL: Protocol = Protocol {
     title: "HTTP/1",
     transport: Transport::Tcp,
     ports: &[80, 3000, 3128, 5000, 8000, 8008, 8080, 8081, 8888, 9090, 15672],
-    probe,
+    probe: probe::probe,
     new: || Box::<Http1>::default(),
     repeats: false,
     spec: "https://www.rfc-editor.org/rfc/rfc9112",
@@ -30,64 +32,12 @@ pub static PROTOCOL: Protocol = Protocol {
 
 /// The longest head.
 const MAX_HEAD: usize = 256 * 1024;
-/// A request line without its end is believed from this length on.
-const LONG_LINE: usize = 2048;
 /// How a response begins.
 const NEXT_HEAD: &[u8] = b"HTTP/1.";
 /// The most bytes that wait for the answer to a CONNECT or an upgrade.
 const MAX_HELD: usize = 16 * 1024;
 /// The most requests that wait for their responses.
 const MAX_ASKED: usize = 16_384;
-
-fn probe(probe: &Probe<'_>) -> Verdict {
-    match probe.direction {
-        Direction::ToServer => probe_request(probe.data).max(probe_cut(probe)),
-        Direction::ToClient => probe_response(probe.data),
-    }
-}
-
-/// A request line; blank lines before it pass, as receivers let them.
-fn probe_request(data: &[u8]) -> Verdict {
-    let data = data.get(blank_lines(data)..).unwrap_or_default();
-    if let Some(end) = memchr::memchr(b'\n', data) {
-        let line = data.get(..end).unwrap_or_default();
-        let found = matches!(head::start_line(line), Some((Start::Request { .. }, _)));
-        return if found { Verdict::Yes } else { Verdict::No };
-    }
-    let data = data.strip_suffix(b"\r").unwrap_or(data);
-    let method = data.iter().take_while(|byte| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_')).count();
-    match data.get(method..) {
-        Some([]) if method <= 32 => Verdict::More,
-        Some([b' ', target @ ..]) if (1..=32).contains(&method) && target.iter().all(|&byte| byte >= b' ') => {
-            let usual = matches!(target, [b'/', ..]) || target.starts_with(b"http://");
-            if usual && data.len() >= LONG_LINE { Verdict::Yes } else { Verdict::More }
-        }
-        _ => Verdict::No,
-    }
-}
-
-/// A request line of which the capture has the first bytes only.
-fn probe_cut(probe: &Probe<'_>) -> Verdict {
-    if probe.cut && head::cut_line(probe.data).is_some() { Verdict::Yes } else { Verdict::No }
-}
-
-/// The start of a status line.
-fn probe_response(data: &[u8]) -> Verdict {
-    const SHAPE: &[u8] = b"HTTP/1.d ddd";
-    let alike =
-        SHAPE.iter().zip(data).all(|(&shape, &byte)| if shape == b'd' { byte.is_ascii_digit() } else { shape == byte });
-    match data.get(SHAPE.len()) {
-        _ if !alike => Verdict::No,
-        None => Verdict::More,
-        Some(b' ' | b'\r' | b'\n') => Verdict::Yes,
-        Some(_) => Verdict::No,
-    }
-}
-
-/// The length of the line breaks at the front.
-fn blank_lines(bytes: &[u8]) -> usize {
-    bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count()
-}
 
 /// One connection. Which side sends requests is told by what it sends.
 #[derive(Default)]
@@ -138,55 +88,6 @@ impl Asked {
             connect: request.message.operation == "CONNECT",
             upgrade: None,
             rows: 1,
-        }
-    }
-}
-
-/// What of the fields tells how the message goes on.
-#[derive(Default)]
-struct Framing<'a> {
-    length: Option<u64>,
-    coded: bool,
-    chunked: bool,
-    upgrade: Option<&'a [u8]>,
-    /// WebSocket's, as negotiated.
-    extensions: &'a [u8],
-}
-
-impl<'a> Framing<'a> {
-    fn field(&mut self, name: &[u8], value: &'a [u8]) {
-        if name.eq_ignore_ascii_case(b"content-length") {
-            // The first of several that say the same.
-            let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
-            let digits = value.get(..digits).and_then(|digits| std::str::from_utf8(digits).ok());
-            self.length = self.length.or(digits.and_then(|digits| digits.parse().ok()));
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            self.coded = !value.eq_ignore_ascii_case(b"identity");
-            let last = value.rsplit(|&byte| byte == b',').next().unwrap_or_default().trim_ascii();
-            self.chunked = last.eq_ignore_ascii_case(b"chunked");
-        } else if name.eq_ignore_ascii_case(b"upgrade") {
-            self.upgrade = Some(value);
-        } else if name.eq_ignore_ascii_case(b"sec-websocket-extensions") {
-            self.extensions = value;
-        }
-    }
-
-    /// A request without any of these has no body.
-    fn request_body(&self) -> Option<Body> {
-        match self.length {
-            _ if self.chunked => Some(Body::Size),
-            Some(left) if left > 0 && !self.coded => Some(Body::Length { left }),
-            _ => None,
-        }
-    }
-
-    fn response_body(&self, code: u16, asked: Option<&Asked>) -> Option<Body> {
-        match self.length {
-            _ if code == 204 || code == 304 || asked.is_some_and(|asked| asked.head) => None,
-            _ if self.chunked => Some(Body::Size),
-            Some(0) if !self.coded => None,
-            Some(left) if !self.coded => Some(Body::Length { left }),
-            _ => Some(Body::Close),
         }
     }
 }
@@ -523,32 +424,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_told_from_what_looks_like_them() {
-        for yes in ["GET / HTTP/1.1\r\n", "\r\nM-SEARCH * HTTP/1.1\r\n", "CONNECT a:443 HTTP/1.0\nx"] {
-            assert_eq!(probe_request(yes.as_bytes()), Verdict::Yes, "{yes}");
-            for cut in 1..yes.trim_end_matches('x').len() {
-                assert_eq!(probe_request(yes.get(..cut).unwrap_or("").as_bytes()), Verdict::More, "{yes} cut at {cut}");
-            }
-        }
-        for no in [
-            "GET key\r\n",
-            "get / HTTP/1.1\r\n\0",
-            "PRI * HTTP/2.0\r\n",
-            "SETUP rtsp://a RTSP/1.0\r\n",
-            "*1\r\n$4\r\n",
-            "EHLO a\r\n",
-            "INVITE sip:a SIP/2.0\r\n",
-            "GET \u{1}",
-            "INFO {\"a\":1}\r\n",
-        ] {
-            let verdict = probe_request(no.as_bytes());
-            assert!(verdict == Verdict::No || no.starts_with("get"), "{no}: {verdict:?}");
-        }
-        let long = format!("GET /{}", "a".repeat(LONG_LINE));
-        assert_eq!(probe_request(long.as_bytes()), Verdict::Yes);
-    }
-
-    #[test]
     fn an_upgrade_whose_answer_is_missing_was_granted() {
         use crate::dissect::{Delivery, Driver, Options};
         let any = std::net::Ipv4Addr::UNSPECIFIED.into();
@@ -575,15 +450,5 @@ mod tests {
         assert_eq!(rows.first(), Some(&("GET", "/feed")));
         assert_eq!(rows.len(), 2 + MAX_HELD / 11);
         assert!(rows.iter().skip(1).all(|row| *row == ("text", "/feed")));
-    }
-
-    #[test]
-    fn responses_are_told_by_their_status_line() {
-        assert_eq!(probe_response(b"HTTP/1.1 200 OK"), Verdict::Yes);
-        assert_eq!(probe_response(b"HTTP/1.0 404\r\n"), Verdict::Yes);
-        assert_eq!(probe_response(b"HTTP/1.1 20"), Verdict::More);
-        for no in [&b"HTTP/2 200"[..], b"HTTP/1.1 2000", b"ICY 200 OK", b"HTTP/1.1 2x"] {
-            assert_eq!(probe_response(no), Verdict::No);
-        }
     }
 }
