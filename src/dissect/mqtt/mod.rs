@@ -8,13 +8,12 @@
 //! the first packet that only one version allows.
 
 mod packet;
+mod probe;
 mod property;
 
 use std::collections::HashMap;
 
-use super::{
-    Cursor, Cx, Dissector, Malformed, Message, Probe, Progress, Protocol, Recover, Role, Transport, Verdict, text,
-};
+use super::{Cursor, Cx, Dissector, Malformed, Message, Progress, Protocol, Recover, Role, Transport, text};
 use crate::entry::{Direction, Text};
 use packet::{Header, Kind};
 
@@ -23,7 +22,7 @@ pub static PROTOCOL: Protocol = Protocol {
     title: "MQTT",
     transport: Transport::Tcp,
     ports: &[1883],
-    probe,
+    probe: probe::probe,
     new: || Box::new(Mqtt::default()),
     repeats: false,
     spec: "https://docs.oasis-open.org/mqtt/mqtt/v5.0/mqtt-v5.0.html",
@@ -35,36 +34,6 @@ const MAX_CONTROL: usize = 1 << 20;
 const MAX_ALIASES: usize = 1024;
 /// The version with properties.
 const V5: u8 = 5;
-
-fn probe(probe: &Probe<'_>) -> Verdict {
-    let mut cursor = Cursor::new(probe.data);
-    let mut verdict = Verdict::More;
-    // A few packets one after the other, as far as they are there.
-    for _ in 0..4 {
-        let header = match Header::parse(&mut cursor) {
-            Ok(Some(header)) if header.kind.may_come(probe.direction) => header,
-            Ok(None) => break,
-            _ => return Verdict::No,
-        };
-        if probe.start && verdict == Verdict::More {
-            match (header.kind, probe.direction) {
-                (Kind::Connect, _) | (Kind::Connack, Direction::ToClient) => {}
-                // The first packet of a connection is CONNECT.
-                _ => return Verdict::No,
-            }
-        }
-        let available = cursor.rest().get(..header.length).unwrap_or(cursor.rest());
-        match packet::plausible(&header, available) {
-            Verdict::Maybe => verdict = Verdict::Maybe,
-            Verdict::More => break,
-            decided => return decided,
-        }
-        if cursor.skip(header.length).is_err() || cursor.is_empty() {
-            break;
-        }
-    }
-    verdict
-}
 
 /// One connection.
 #[derive(Default)]

@@ -2,7 +2,7 @@
 
 use super::property::{self, Properties};
 use super::{V5, text};
-use crate::dissect::{Cursor, Malformed, Short, Verdict};
+use crate::dissect::{Cursor, Malformed, Short};
 use crate::entry::{Direction, Text, Value};
 use crate::fields;
 
@@ -138,7 +138,7 @@ fn variable(cursor: &mut Cursor<'_>) -> Result<usize, Variable> {
 }
 
 /// Bytes with their length in front, as strings and binary data have it.
-fn counted<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [u8], Short> {
+pub(super) fn counted<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [u8], Short> {
     let length = cursor.u16()?;
     cursor.take(length.into())
 }
@@ -149,51 +149,10 @@ fn properties<'a>(cursor: &mut Cursor<'a>) -> Result<Properties<'a>, Malformed> 
 }
 
 /// A topic or filter: UTF-8 without null, and without wildcards if it is a topic.
-fn is_topic(bytes: &[u8], filter: bool) -> bool {
+pub(super) fn is_topic(bytes: &[u8], filter: bool) -> bool {
     !bytes.is_empty()
         && std::str::from_utf8(bytes)
             .is_ok_and(|text| text.chars().all(|c| !c.is_control() && (filter || !matches!(c, '+' | '#'))))
-}
-
-/// Whether a packet's beginning is what its header says: `Yes` for `CONNECT` only, which no other protocol starts with.
-pub(super) fn plausible(header: &Header, body: &[u8]) -> Verdict {
-    let maybe = |good: bool| if good { Verdict::Maybe } else { Verdict::No };
-    let whole = body.len() == header.length;
-    match header.kind {
-        Kind::Connect => {
-            let mut cursor = Cursor::new(body);
-            match (counted(&mut cursor), cursor.u8()) {
-                (Ok(b"MQTT"), Ok(3..=5)) | (Ok(b"MQIsdp"), Ok(3)) | (Ok(b"MQTT" | b"MQIsdp"), Ok(0x83 | 0x84)) => {
-                    maybe(header.length >= 10).max(Verdict::Yes)
-                }
-                (Err(_), _) | (_, Err(_)) if b"\0\x04MQTT".starts_with(body) || b"\0\x06MQIsdp".starts_with(body) => {
-                    Verdict::More
-                }
-                (Ok(b"MQTT" | b"MQIsdp"), Err(_)) => Verdict::More,
-                _ => Verdict::No,
-            }
-        }
-        Kind::Publish => match counted(&mut Cursor::new(body)) {
-            Ok(topic) => maybe(is_topic(topic, false)),
-            Err(_) if whole => Verdict::No,
-            Err(_) => match Cursor::new(body).u16() {
-                Ok(length) if usize::from(length) + 2 > header.length => Verdict::No,
-                _ => Verdict::More,
-            },
-        },
-        Kind::Pingreq | Kind::Pingresp => maybe(header.length == 0),
-        _ if header.length > super::MAX_CONTROL => Verdict::No,
-        _ if !whole => Verdict::More,
-        Kind::Subscribe | Kind::Unsubscribe => maybe(Subscribe::parse(header.kind, body, None).is_ok()),
-        Kind::Connack => maybe(matches!(body, [0 | 1, 0..=5] | [0 | 1, 0 | 0x80..=0xff, _, ..])),
-        // Reason code and properties are MQTT 5's.
-        Kind::Disconnect | Kind::Auth => maybe(Ack::parse(header.kind, body, None).is_ok() && body.len() != 2),
-        Kind::Suback | Kind::Unsuback => maybe(body.len() >= 2 && Ack::parse(header.kind, body, None).is_ok()),
-        Kind::Puback | Kind::Pubrec | Kind::Pubrel | Kind::Pubcomp => maybe(
-            matches!(body, [high, low] if high | low != 0)
-                || body.len() > 2 && Ack::parse(header.kind, body, None).is_ok(),
-        ),
-    }
 }
 
 /// `CONNECT` (section 3.1).
