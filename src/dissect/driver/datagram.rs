@@ -1,7 +1,8 @@
 //! Datagrams, and messages of SCTP: each is whole, so nothing is buffered.
 
+use super::probing::{PATIENCE, is_hopeless};
 use super::run::context;
-use super::{Driver, PATIENCE, State, is_hopeless};
+use super::{Driver, State};
 use crate::dissect::detect::{Detected, detect};
 use crate::dissect::{Malformed, Message, Options, Probe, Progress, Switch};
 use crate::entry::Direction;

@@ -1,31 +1,27 @@
 //! Drives one dissector over one flow: detects it, keeps what it did not consume, carries it over gaps and switches.
 
 mod datagram;
+mod probing;
 mod run;
 mod stream;
+mod waiting;
 
 use std::net::IpAddr;
 
+use self::probing::MAX_TRIES;
 use self::run::{Run, context, run};
-use self::stream::{Stream, later, split};
-use super::detect::{Detected, confirms, detect};
+use self::stream::{Stream, later};
+use super::detect::{Detected, confirms};
 use super::{
     Cx, Dissector, Malformed, Message, Options, PROTOCOLS, Probe, Protocol, Recover, Switch, Transport, Verdict, tls,
 };
-use crate::entry::{Direction, JOINED, Text, Timestamp};
+use crate::entry::{Direction, JOINED, Text};
 use crate::flow::reassembly::Stamp;
 
 /// The most bytes of one direction that wait for a dissector to have enough of them.
 const MAX_BUFFER: usize = 16 << 20;
 /// The most bytes of one direction that detection looks at before it gives up.
 const MAX_PROBE: usize = 4096;
-/// How many chunks of each direction may start with bytes of no protocol before the flow is left alone: one that was joined
-/// amid a large answer is recognised by the next request.
-const MAX_TRIES: u16 = 16;
-/// How many times as many they may be in one direction while the other has said little.
-const ALONE: u16 = 8;
-/// How many more they may be if a protocol of the flow's port asks for them: the capture may have begun in a large message.
-const PATIENCE: u16 = 32;
 
 /// The warning of the row after bytes that waited and were given up.
 const RELIEVED: &str = "bytes before it were given up: too many waited in all flows together";
@@ -205,44 +201,6 @@ impl Driver {
         }
     }
 
-    /// Lets the dissector have each direction's buffered bytes in turn, as long as it asks for the other's.
-    fn turns(&mut self, mut turned: bool, direction: Direction, options: &Options, out: &mut Vec<Message>) {
-        while turned {
-            let waiting = self.waiting();
-            let other = self.refeed(direction.reverse(), options, out);
-            turned = (self.refeed(direction, options, out) || other) && self.waiting() < waiting;
-        }
-    }
-
-    /// Until when bytes wait for something else than bytes, in time of the capture.
-    pub fn waits_until(&self) -> Option<Timestamp> {
-        if let State::Dissecting { dissector, .. } = &self.state { dissector.waits_until() } else { None }
-    }
-
-    fn is_waiting(&self) -> bool {
-        self.waits_until().is_some()
-    }
-
-    /// Calls the dissector again with the bytes that wait for it: something else than bytes may have come.
-    pub fn wake(&mut self, options: &Options, out: &mut Vec<Message>) {
-        let server = self.refeed(Direction::ToClient, options, out);
-        let client = self.refeed(Direction::ToServer, options, out);
-        self.turns(server || client, Direction::ToServer, options, out);
-        for direction in [Direction::ToServer, Direction::ToClient] {
-            let closing = self.streams.get(direction.index()).and_then(|stream| stream.closing);
-            if let Some(cut) = closing
-                && !self.is_waiting()
-            {
-                self.end(direction, cut, options, out);
-            }
-        }
-    }
-
-    /// Bytes of both directions that wait.
-    fn waiting(&self) -> usize {
-        self.streams.iter().map(|stream| stream.buffer.len()).sum()
-    }
-
     /// `len` bytes of one direction are missing. The direction, as its messages have it, if messages may be missing with
     /// them.
     pub fn gap(
@@ -327,16 +285,6 @@ impl Driver {
         stream.seeking.then_some(direction)
     }
 
-    /// What waits has waited long enough: both directions go on with what there is, in their order.
-    pub fn stop_waiting(&mut self, options: &Options, out: &mut Vec<Message>) {
-        if let State::Dissecting { dissector, .. } = &mut self.state {
-            let newest = self.streams.each_ref().map(Stream::newest);
-            let stamp = newest.into_iter().max_by_key(|stamp| stamp.packet).unwrap_or_default();
-            dissector.stop_waiting(&mut context(&self.flow, options, stamp, stamp, out));
-        }
-        self.wake(options, out);
-    }
-
     /// One direction has ended. What waits for something else than bytes still may: nobody wakes a flow that is inside of one.
     pub fn close(&mut self, direction: Direction, cut: bool, options: &Options, out: &mut Vec<Message>) {
         if self.flow.depth > 0 && self.is_waiting() {
@@ -374,69 +322,6 @@ impl Driver {
         } else if matches!(self.state, State::Probing { .. }) && !stream.buffer.is_empty() {
             self.outcome.unknown = true;
         }
-    }
-
-    /// Tries to tell the protocol from what is buffered, of which the first `waited` bytes were looked at before.
-    fn probe(&mut self, direction: Direction, waited: usize, options: &Options, out: &mut Vec<Message>) {
-        let mut detected = self.look(direction, false);
-        if let Some(weight) = self.failed(direction, detected) {
-            let (stream, other) = split(&mut self.streams, direction);
-            stream.consume(if waited > 0 { waited } else { stream.buffer.len() });
-            self.flow.start = false;
-            if let State::Probing { tries } = &mut self.state
-                && is_hopeless(tries, direction, weight)
-            {
-                stream.clear();
-                other.clear();
-                self.outcome.unknown = true;
-                self.state = State::Ignoring;
-                return;
-            }
-            if waited > 0 {
-                // What waited was no start of a message; this chunk may be, as after a STARTTLS of a protocol not known here.
-                detected = self.look(direction, false);
-                if !matches!(detected, Detected::Yes { .. }) {
-                    split(&mut self.streams, direction).0.clear();
-                }
-            }
-        }
-        if let Detected::Yes { protocol, reversed } = detected {
-            let speaker = self.begin(direction, protocol, reversed);
-            // The side that was probed is the one that speaks; what the other said before comes first.
-            self.refeed(speaker.reverse(), options, out);
-            self.refeed(speaker, options, out);
-        }
-    }
-
-    /// What the buffered bytes of a direction are; with `cut`, those behind them are missing.
-    fn look(&self, direction: Direction, cut: bool) -> Detected {
-        let buffer =
-            |direction: Direction| self.streams.get(direction.index()).map_or(&[][..], |stream| &stream.buffer);
-        let Delivery { transport, port, start, certain, hint, .. } = self.flow;
-        let probe = Probe { transport, direction, data: buffer(direction), port, start, cut };
-        detect(&probe, buffer(direction.reverse()), certain, hint)
-    }
-
-    /// How much it speaks against any protocol that the buffered bytes were found to be this; nothing while more may help.
-    fn failed(&self, direction: Direction, detected: Detected) -> Option<u16> {
-        let more = self.streams.get(direction.index()).is_some_and(|stream| stream.buffer.len() < MAX_PROBE);
-        match detected {
-            Detected::Yes { .. } => None,
-            Detected::More { .. } if more => None,
-            Detected::More { hinted: true } => Some(1),
-            Detected::More { hinted: false } | Detected::No => Some(PATIENCE),
-        }
-    }
-
-    /// The flow is of this protocol. Returns the direction that was probed, as messages have it.
-    fn begin(&mut self, direction: Direction, protocol: &'static Protocol, reversed: bool) -> Direction {
-        if reversed {
-            self.reverse();
-        }
-        self.flow.certain = true;
-        self.state = State::Dissecting { protocol, dissector: (protocol.new)() };
-        self.outcome.unknown = false;
-        if reversed { direction.reverse() } else { direction }
     }
 
     /// Gives the buffered bytes of one direction to the dissector, which has just come, or whose turn it is.
@@ -580,15 +465,6 @@ impl Driver {
     pub fn repeats(&self) -> bool {
         self.protocol().is_some_and(|protocol| protocol.repeats)
     }
-}
-
-/// Counts one more chunk of no protocol; true if there is no reason to look at another.
-fn is_hopeless(tries: &mut [u16; 2], direction: Direction, weight: u16) -> bool {
-    if let Some(tries) = tries.get_mut(direction.index()) {
-        *tries += weight;
-    }
-    let most = MAX_TRIES * PATIENCE;
-    tries.iter().all(|tries| *tries >= most) || tries.iter().any(|tries| *tries >= ALONE * most)
 }
 
 /// True if a server of some protocol usually listens there.
