@@ -20,7 +20,8 @@ fn save(path: &Path, frames: &[(i64, Vec<u8>)]) {
 
 #[test]
 fn wireshark_finds_the_same_in_what_is_encrypted() {
-    for case in ["keylog_13", "keylog_cbc", "keylog_rsa", "keylog_premaster"] {
+    let resumed = ["keylog_resumed_ticket", "keylog_resumed_id"];
+    for case in ["keylog_13", "keylog_cbc", "keylog_rsa", "keylog_premaster"].into_iter().chain(resumed) {
         let fixture = format!("{}/tests/fixtures/tls/{case}.flow", env!("CARGO_MANIFEST_DIR"));
         let script = Script::parse(&std::fs::read_to_string(fixture).unwrap());
         let frames = script.frames();

@@ -95,6 +95,7 @@ impl Dissection {
             keys: Arc::clone(keys),
             flows: self.flows,
             descriptors,
+            turn: dissect::Turn::default(),
         }
     }
 

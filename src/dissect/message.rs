@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::entry::{Direction, Ids, Text, Timestamp, Value};
 
 use super::grpc::{Descriptors, Method};
-use super::{Keys, Protocol, Transport};
+use super::{Keys, Protocol, Transport, Turn};
 
 /// What a message is to its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +104,7 @@ impl Message {
     }
 }
 
-/// What the user asked of dissection.
+/// What the user asked of dissection, and what its flows share.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Decode all fields and keep bodies, for JSON, YAML and detail views.
@@ -121,6 +121,8 @@ pub struct Options {
     pub flows: bool,
     /// Of gRPC's services and messages, as far as they are known.
     pub descriptors: Descriptors,
+    /// How far the engine is; set by itself.
+    pub turn: Turn,
 }
 
 impl Default for Options {
@@ -133,6 +135,7 @@ impl Default for Options {
             keys: Arc::default(),
             flows: false,
             descriptors: Descriptors::default(),
+            turn: Turn::default(),
         }
     }
 }

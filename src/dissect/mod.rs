@@ -40,6 +40,7 @@ mod sql;
 pub mod text;
 mod thrift;
 pub mod tls;
+mod turn;
 mod websocket;
 
 pub use cursor::{Cursor, Short};
@@ -48,6 +49,7 @@ pub use grpc::Descriptors;
 pub use message::{Cx, Message, Options, Role};
 pub use pair::{Ends, Pairer};
 pub use tls::keys::Keys;
+pub use turn::Turn;
 
 use crate::entry::{Direction, Timestamp};
 

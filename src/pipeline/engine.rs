@@ -101,7 +101,6 @@ impl Engine {
                 held: 0,
                 waiting: HashSet::new(),
                 now: Timestamp::default(),
-                frame: 0,
             },
             max_flows: MAX_FLOWS / shard.count.max(1) as usize,
             max_held: MIN_HELD.max(MAX_HELD / shard.count.max(1) as usize),
@@ -115,8 +114,9 @@ impl Engine {
         &self.context.counts
     }
 
-    /// Takes the entries that came out since the last call.
+    /// Takes the entries that came out since the last call. Other engines of the capture need not wait for this one's frames.
     pub fn take(&mut self) -> Vec<Produced> {
+        self.context.options.turn.pass();
         std::mem::take(&mut self.context.out)
     }
 
@@ -179,7 +179,7 @@ impl Engine {
         cx.counts.bytes += frame.data.len() as u64;
         cx.counts.cut += u64::from((frame.data.len() as u64) < u64::from(frame.len));
         cx.now = frame.time;
-        cx.frame = frame.number;
+        cx.options.turn.set_frame(frame.number);
         if frame.time >= self.next_sweep || self.flows.len() >= self.max_flows {
             self.sweep();
         }
@@ -210,7 +210,7 @@ impl Engine {
     /// Has flows go on that wait for something else than bytes, the oldest first: those of which `due` says so.
     fn resume(&mut self, last_frame: u64, due: impl Fn(Timestamp) -> bool, go_on: impl Fn(&mut Flow, &mut Context)) {
         let Self { flows, context: cx, .. } = self;
-        cx.frame = last_frame;
+        cx.options.turn.set_frame(last_frame);
         let due_flow = |key: &Key| flows.get(key).filter(|flow| flow.waits_until().is_some_and(&due));
         let mut waiting: Vec<_> =
             cx.waiting.iter().filter_map(|key| Some((due_flow(key)?.first_frame, *key))).collect();
@@ -233,7 +233,7 @@ impl Engine {
 
     /// Ends all flows: what stands open becomes entries.
     pub fn finish(&mut self, last_frame: u64) {
-        self.context.frame = last_frame;
+        self.context.options.turn.set_frame(last_frame);
         self.close(|_| true);
         self.context.counts.fragments = self.decoder.incomplete();
     }
@@ -291,7 +291,7 @@ impl Engine {
         let mut given_up: Vec<_> = flows.values_mut().filter(|flow| in_vain(flow)).collect();
         given_up.sort_unstable_by_key(|flow| flow.first_frame);
         for flow in given_up {
-            let (order, ends) = ((cx.frame, flow.first_frame), flow.key.ends(flow.client_side));
+            let (order, ends) = ((cx.frame(), flow.first_frame), flow.key.ends(flow.client_side));
             if let Some(tally) = flow.tally.take() {
                 let entry = tally.entry(true, flow.client_side, ends, cx.now, cx.options.detail);
                 cx.out.push(Produced { order, entry: Box::new(entry) });
@@ -306,6 +306,13 @@ impl Engine {
         for mut flow in closed {
             flow.finish(&mut self.context);
         }
+    }
+}
+
+impl Drop for Engine {
+    /// No other engine waits for one that is gone.
+    fn drop(&mut self) {
+        self.context.options.turn.leave();
     }
 }
 

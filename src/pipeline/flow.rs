@@ -66,8 +66,13 @@ pub(super) struct Context {
     pub waiting: HashSet<Key>,
     /// The newest time of the capture.
     pub now: Timestamp,
+}
+
+impl Context {
     /// The number of the frame at hand.
-    pub frame: u64,
+    pub fn frame(&self) -> u64 {
+        self.options.turn.frame()
+    }
 }
 
 impl Flow {
@@ -201,7 +206,7 @@ impl Flow {
         }
         let tally = self.tally.take();
         let Self { key, client_side, first_frame, certain, .. } = self;
-        let order = (cx.frame, *first_frame);
+        let order = (cx.frame(), *first_frame);
         let mut ends = key.ends(*client_side);
         let mut client_side = *client_side;
         let mut warning = (key.transport == TCP && !*certain).then_some(Text::Borrowed(JOINED));
@@ -236,7 +241,7 @@ impl Dissection {
     fn finish(&mut self, key: &Key, client_side: usize, first_frame: u64, cx: &mut Context) -> bool {
         self.driver.finish(&cx.options, &mut cx.messages);
         self.settle(key, client_side, first_frame, None, cx);
-        let order = (cx.frame, first_frame);
+        let order = (cx.frame(), first_frame);
         let ends = self.ends(key, client_side);
         let Self { driver, pairer, rows, .. } = self;
         let before = cx.out.len();
@@ -298,7 +303,7 @@ impl Dissection {
             return;
         }
         let ends = self.ends(key, client_side);
-        let order = (cx.frame, first_frame);
+        let order = (cx.frame(), first_frame);
         let repeats = self.driver.repeats();
         let Self { driver, pairer, broken, rows } = self;
         let Context { messages, out, .. } = cx;

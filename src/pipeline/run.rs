@@ -17,7 +17,7 @@ use super::merge::{Merge, Views};
 use super::opened::Opened;
 use super::{Counts, Sink};
 use crate::capture::{Batch, Error, Frame, Interface, Note, Source};
-use crate::dissect::{Keys, Options};
+use crate::dissect::{Keys, Options, Turn};
 use crate::entry::{Endpoint, Entry, Name};
 use crate::flow::Glance;
 
@@ -328,11 +328,11 @@ fn parallel<S: Source>(
     thread::scope(|scope| {
         let mut handles = Vec::new();
         let mut channels = Vec::new();
-        for index in 0..workers {
+        for (index, turn) in Turn::among(workers).into_iter().enumerate() {
             let (jobs, todo) = sync_channel::<Arc<Job>>(BATCHES);
             let (done, results) = sync_channel(BATCHES);
             let shard = Shard { index: index as u64, count: workers as u64 };
-            let options = options.clone();
+            let options = Options { turn, ..options.clone() };
             handles.push(scope.spawn(move || {
                 let mut engine = Engine::new(options, shard);
                 let mut last = 0;

@@ -8,6 +8,7 @@ pub(in crate::dissect) const SERVER_NAME: u16 = 0;
 pub(super) const TRUNCATED_HMAC: u16 = 4;
 pub(super) const ENCRYPT_THEN_MAC: u16 = 22;
 pub(super) const EXTENDED_MASTER_SECRET: u16 = 23;
+pub(super) const SESSION_TICKET: u16 = 35;
 pub(in crate::dissect) const EARLY_DATA: u16 = 42;
 pub(super) const SIGNATURE_ALGORITHMS: u16 = 13;
 pub(in crate::dissect) const ALPN: u16 = 16;

@@ -15,6 +15,7 @@ pub(in crate::dissect) mod kind {
     pub const HELLO_REQUEST: u8 = 0;
     pub const CLIENT_HELLO: u8 = 1;
     pub const SERVER_HELLO: u8 = 2;
+    pub const NEW_SESSION_TICKET: u8 = 4;
     pub const END_OF_EARLY_DATA: u8 = 5;
     pub const ENCRYPTED_EXTENSIONS: u8 = 8;
     pub const CERTIFICATE: u8 = 11;
@@ -104,7 +105,7 @@ impl<'a> ClientHello<'a> {
     /// Every field. `transport` is `t` for TCP, `q` for QUIC, as in JA4.
     pub fn decode(&self, transport: char) -> Value {
         let resumes = self.extensions.get(PRE_SHARED_KEY).is_some()
-            || self.extensions.get(35).is_some_and(|ticket| !ticket.is_empty());
+            || self.extensions.get(extensions::SESSION_TICKET).is_some_and(|ticket| !ticket.is_empty());
         fields! {
             "version" => version(self.legacy_version),
             "random" => text::hex(self.random),

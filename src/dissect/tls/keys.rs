@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 
+use super::resumption::Sessions;
 use super::unseen::Unseen;
 use crate::dissect::text;
 use crate::entry::{Text, Timestamp};
@@ -26,7 +27,7 @@ const MAX_PREMASTER: usize = 1024;
 const MAX_WAITING: usize = 1024;
 
 /// How rows say where their keys came from, if nobody has said otherwise.
-const KEYLOG: &str = "keylog";
+pub(super) const KEYLOG: &str = "keylog";
 
 /// The same of keys that an agent has read: it says so in a comment before the line.
 const PROBES: [&str; 4] = ["uprobe:openssl", "uprobe:boringssl", "uprobe:gnutls", "uprobe:go"];
@@ -90,11 +91,13 @@ pub(in crate::dissect) struct Secrets {
     by_label: [Option<Box<[u8]>>; 6],
     /// Where the first of them came from: `keylog`, or the kind of probe.
     pub origin: &'static str,
+    /// No key log has them; its connection has come to them.
+    derived: bool,
 }
 
 impl Secrets {
     fn new(origin: &'static str) -> Self {
-        Self { by_label: Default::default(), origin }
+        Self { by_label: Default::default(), origin, derived: true }
     }
 
     /// The secret of that label.
@@ -136,6 +139,8 @@ pub struct Keys {
     waiting: AtomicUsize,
     /// What agents say of keys that they did not see.
     unseen: Unseen,
+    /// Of which connections sessions are that may be resumed.
+    pub(super) sessions: Sessions,
 }
 
 #[derive(Default)]
@@ -215,10 +220,16 @@ impl Keys {
         }
         if self.may_grow() {
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-            if known.connections.contains_key(random) && known.used.insert(*random) {
+            if known.connections.get(random).is_some_and(|secrets| !secrets.derived) && known.used.insert(*random) {
                 known.fresh.push(*random);
             }
         }
+        // What a connection comes to may not depend on others that are seen elsewhere, nor on which comes first.
+        self.found(random).filter(|secrets| !secrets.derived)
+    }
+
+    /// The same, whether a key log has them or not.
+    pub(super) fn found(&self, random: &Random) -> Option<Arc<Secrets>> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).connections.get(random).cloned()
     }
 
@@ -233,10 +244,16 @@ impl Keys {
         by(random).or_else(|| by(encrypted?)).cloned()
     }
 
-    /// Takes the master secret that a premaster secret of its log came to.
-    pub(in crate::dissect) fn derived(&self, random: &Random, master: &[u8]) {
+    /// Takes the master secret that a connection has come to by others.
+    pub(super) fn derive(&self, random: &Random, master: &[u8], origin: &'static str) -> Option<Arc<Secrets>> {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.set(*random, Label::Master, master, KEYLOG);
+        if known.set(*random, Label::Master, master, origin).is_some() {
+            self.version.fetch_add(1, Ordering::Release);
+        }
+        if self.may_grow() && known.used.insert(*random) {
+            known.fresh.push(*random);
+        }
+        known.connections.get(random).cloned()
     }
 
     /// The secrets that decrypt what was seen, as lines of a key log: those that are new since the last call.
@@ -308,7 +325,14 @@ impl Known {
         match (label, name.len()) {
             ("RSA", 8) | ("PMS_CLIENT_RANDOM", 32) => self.set_premaster(&name, &secret),
             _ if secret.len() > MAX_SECRET => None,
-            _ => self.set(name.try_into().ok()?, Label::parse(label)?, &secret, origin),
+            _ => {
+                let random = name.try_into().ok()?;
+                let new = self.set(random, Label::parse(label)?, &secret, origin);
+                if let Some(secrets) = self.connections.get_mut(&random).filter(|secrets| secrets.derived) {
+                    Arc::make_mut(secrets).derived = false;
+                }
+                new
+            }
         }
     }
 
@@ -424,9 +448,12 @@ mod tests {
         assert_eq!(keys.premaster(&[0; 32], Some(&start)).as_deref(), Some(&[0x0f; 48][..]));
         assert!(keys.premaster(&[0; 32], Some(&[2; 8])).or(keys.premaster(&[0; 32], None)).is_none());
         assert!(keys.find(&random).is_none());
-        keys.derived(&random, &[0x0d; 48]);
+        assert!(keys.derive(&random, &[0x0d; 48], KEYLOG).is_some());
+        assert!(keys.found(&random).is_some() && keys.find(&random).is_none());
+        let line = format!("CLIENT_RANDOM {} {}\n", "ab".repeat(32), "0d".repeat(48));
+        assert_eq!(keys.take_used(), line);
+        keys.add(line.as_bytes());
         assert!(keys.find(&random).is_some());
-        assert_eq!(keys.take_used(), format!("CLIENT_RANDOM {} {}\n", "ab".repeat(32), "0d".repeat(48)));
     }
 
     #[test]

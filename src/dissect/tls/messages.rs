@@ -71,10 +71,19 @@ impl Tls {
                 }
                 // Another one follows a HelloRetryRequest, or negotiates anew inside of the encryption.
                 self.random = hello.random.try_into().ok();
+                if cx.options.keys.is_useful() {
+                    self.resumption.offer(&hello);
+                }
             }
             (kind::SERVER_HELLO, Direction::ToClient) => {
                 let Ok(hello) = ServerHello::parse(body) else { return };
+                if cx.options.keys.is_useful() {
+                    self.resumption.choose(&hello);
+                }
                 self.choose(&hello, since, cx);
+            }
+            (kind::NEW_SESSION_TICKET, Direction::ToClient) if !self.version_13 && cx.options.keys.is_useful() => {
+                self.resumption.issue(body);
             }
             (kind::ENCRYPTED_EXTENSIONS, Direction::ToClient) if self.version_13 => {
                 let Some(session) = &mut self.session else { return };

@@ -23,6 +23,7 @@ mod opener;
 mod premaster;
 mod probe;
 mod record;
+mod resumption;
 mod row;
 pub(super) mod schedule;
 mod session;
@@ -38,6 +39,7 @@ use premaster::{Exchange, Transcript};
 use probe::is_v2_hello;
 pub(super) use record::Alert;
 use record::{Content, Header};
+use resumption::Resumption;
 pub use session::usual;
 use session::{Choice, Opened, Session};
 
@@ -84,6 +86,7 @@ struct Tls {
     /// What a master secret may depend on, until the client's part of it is there.
     transcript: Option<Box<Transcript>>,
     exchange: Option<Exchange>,
+    resumption: Resumption,
     /// What the application protocol negotiation came to.
     alpn: Option<&'static Protocol>,
     session: Option<Box<Session>>,
@@ -162,8 +165,8 @@ impl Dissector for Tls {
             Content::Handshake if !self.side(direction).encrypted => self.handshake(direction, payload, cx)?,
             // In TLS 1.3 it is there for the sake of old middleboxes only.
             Content::ChangeCipherSpec if self.choice.is_some() && !self.version_13 => {
-                self.side(direction).encrypted = true;
                 self.transcript = None;
+                self.change_cipher(direction, cx);
                 // While keys may come, it is not known how the row ends.
                 if self.waiting.is_none() && self.is_sealed() {
                     self.finish(cx);
@@ -211,6 +214,9 @@ impl Dissector for Tls {
         let Some(session) = &mut self.session else {
             // What waited for keys can't be put in its place any more.
             self.waiting = None;
+            if direction == Direction::ToServer {
+                self.resumption.lose();
+            }
             return Recover::Resync;
         };
         let rest = pending.and_then(|size| (size as u64).checked_sub(lost));
@@ -317,11 +323,8 @@ impl Tls {
         let result = match content {
             Content::Handshake => self.handshake(direction, payload, cx),
             Content::ChangeCipherSpec => {
-                if !self.version_13
-                    && let Some(session) = &mut self.session
-                {
-                    session.change_cipher(direction);
-                    self.side(direction).encrypted = true;
+                if !self.version_13 {
+                    self.change_cipher(direction, cx);
                 }
                 Ok(())
             }

@@ -1,11 +1,13 @@
 //! Master secrets of TLS 1.2 and older from premaster secrets, which some key logs have instead (RFC 5246 section 8.1, and
 //! RFC 7627, by which they depend on the handshake's messages).
 
+use std::sync::Arc;
+
 use md5::Md5;
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha384};
 
-use super::keys::{EncryptedStart, Keys, Random};
+use super::keys::{EncryptedStart, KEYLOG, Keys, Random, Secrets};
 use super::schedule::{Hash, prf};
 use super::session::Choice;
 use super::suite::Suite;
@@ -70,12 +72,11 @@ impl Exchange {
         Some(Self { client_random, encrypted, hash, label, seed })
     }
 
-    /// Makes the connection's master secret known if its premaster secret is.
-    pub fn resolve(&self, keys: &Keys) -> Option<()> {
+    /// The connection's master secret, if its premaster secret is known.
+    pub fn resolve(&self, keys: &Keys) -> Option<Arc<Secrets>> {
         let premaster = keys.premaster(&self.client_random, self.encrypted.as_ref())?;
         let mut master = [0; MASTER];
         prf(self.hash, &premaster, self.label, &[&self.seed], &mut master)?;
-        keys.derived(&self.client_random, &master);
-        Some(())
+        keys.derive(&self.client_random, &master, KEYLOG)
     }
 }

@@ -65,12 +65,31 @@ impl Tls {
         }
     }
 
+    /// A side of TLS 1.2 or older changes its cipher. If the server does so first, it resumes a session (RFC 5246 section 7.3).
+    pub(super) fn change_cipher(&mut self, direction: Direction, cx: &mut Cx<'_>) {
+        let is_first = !std::mem::replace(&mut self.side(direction).encrypted, true);
+        let resumes = is_first && direction == Direction::ToClient && !self.side(Direction::ToServer).encrypted;
+        let (keys, turn) = (&cx.options.keys, &cx.options.turn);
+        match &mut self.session {
+            Some(session) => session.change_cipher(direction),
+            None if resumes && keys.is_useful() && self.resumption.resume(keys, turn) => self.unlock(false, cx),
+            None => {}
+        }
+        if let Some(random) = self.random
+            && direction == Direction::ToClient
+            && (self.session.is_some() || self.waiting.is_some())
+        {
+            self.resumption.begin(random, keys, turn);
+        }
+    }
+
     /// Looks for the keys, once it is clear which are needed. `last`: what is not there yet will not come.
     pub(super) fn unlock(&mut self, last: bool, cx: &mut Cx<'_>) {
         let (Some(random), Some(choice)) = (self.random, self.choice) else { return };
         let keys = &cx.options.keys;
-        let resolve = || self.exchange.as_ref()?.resolve(keys).and_then(|()| keys.find(&random));
-        let found = keys.find(&random).or_else(resolve);
+        let exchanged = || self.exchange.as_ref()?.resolve(keys);
+        let resumed = || self.resumption.resolve(&random, keys);
+        let found = keys.find(&random).or_else(exchanged).or_else(resumed);
         // Where the server has not taken up a session, it does not take data ahead of its answer either.
         let early = self.early && choice.resumes;
         let may_grow = !last && !found.as_ref().is_some_and(|secrets| secrets.is_complete(early));
