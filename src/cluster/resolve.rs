@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 
 use super::client::Cluster;
 use super::error::Request;
+use super::event::{Event, send};
 use super::select::{cron_job, deployment, is_host_network};
-use super::session::{Event, send};
 use super::watch::{Change, follow};
 use crate::entry::Name;
 use crate::pipeline::Resolve;
