@@ -24,6 +24,7 @@ mod spill;
 mod startup;
 mod stream;
 mod watch;
+mod workload;
 
 pub use backlog::Backlog;
 pub use client::Cluster;
