@@ -345,6 +345,33 @@ pub struct Entry {
     pub ids: Option<Box<Ids>>,
 }
 
+impl Entry {
+    /// A row of which nothing is known but the protocol and the ends.
+    #[must_use]
+    pub fn new(protocol: &'static str, src: Endpoint, dst: Endpoint) -> Self {
+        Self {
+            id: 0,
+            time: Timestamp::default(),
+            protocol,
+            src,
+            dst,
+            operation: Text::Borrowed(""),
+            target: String::new(),
+            status: Text::Borrowed(""),
+            failed: false,
+            latency: None,
+            request: None,
+            response: None,
+            warnings: Vec::new(),
+            backend: None,
+            hops: Vec::new(),
+            decrypted: None,
+            tap: 0,
+            ids: None,
+        }
+    }
+}
+
 /// Ids that stand for names, which other connections may tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ids {
