@@ -82,6 +82,15 @@ impl Direction {
         }
     }
 
+    /// The one of a pair that is for it: the first for `ToServer`, the second for `ToClient`.
+    #[must_use]
+    pub fn of<T>(self, [to_server, to_client]: [T; 2]) -> T {
+        match self {
+            Self::ToServer => to_server,
+            Self::ToClient => to_client,
+        }
+    }
+
     /// 0 for `ToServer`, 1 for `ToClient`: to index a pair.
     #[must_use]
     pub fn index(self) -> usize {
