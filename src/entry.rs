@@ -82,6 +82,15 @@ impl Direction {
         }
     }
 
+    /// The one of a pair that is for it: the first for `ToServer`, the second for `ToClient`.
+    #[must_use]
+    pub fn of<T>(self, [to_server, to_client]: [T; 2]) -> T {
+        match self {
+            Self::ToServer => to_server,
+            Self::ToClient => to_client,
+        }
+    }
+
     /// 0 for `ToServer`, 1 for `ToClient`: to index a pair.
     #[must_use]
     pub fn index(self) -> usize {
@@ -343,6 +352,33 @@ pub struct Entry {
     pub tap: u32,
     /// What it tells of ids, and which it has; gone when it leaves the pipeline.
     pub ids: Option<Box<Ids>>,
+}
+
+impl Entry {
+    /// A row of which nothing is known but the protocol and the ends.
+    #[must_use]
+    pub fn new(protocol: &'static str, src: Endpoint, dst: Endpoint) -> Self {
+        Self {
+            id: 0,
+            time: Timestamp::default(),
+            protocol,
+            src,
+            dst,
+            operation: Text::Borrowed(""),
+            target: String::new(),
+            status: Text::Borrowed(""),
+            failed: false,
+            latency: None,
+            request: None,
+            response: None,
+            warnings: Vec::new(),
+            backend: None,
+            hops: Vec::new(),
+            decrypted: None,
+            tap: 0,
+            ids: None,
+        }
+    }
 }
 
 /// Ids that stand for names, which other connections may tell.

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::cluster::{Place, kubeconfig};
+use crate::support::cluster::Place;
 use crate::support::from_node;
-use crate::support::sniff::{Sniff, command};
+use crate::support::sniff::Sniff;
 
 /// Serves HTTPS, old clients as well, and lines of text over TLS, neither of which is sniffed.
 const SERVER: &str = "openssl req -x509 -newkey rsa:2048 -nodes -keyout /tmp/k -out /tmp/c -days 2 \
@@ -17,12 +17,6 @@ const SERVER: &str = "openssl req -x509 -newkey rsa:2048 -nodes -keyout /tmp/k -
 /// Says a line each second over one connection that stays open; once it is told to go, over another one too.
 const LINES: &str = "lines() { while true; do echo line; sleep 1; done | openssl s_client -quiet -connect $SERVER:$1 2>/dev/null; }; \
     lines 8443 & until test -e /tmp/go; do sleep 0.1; done; lines 8445";
-
-fn sniff(place: &Place, arguments: &[&str]) -> Sniff {
-    let mut command = command();
-    command.args(arguments).args(["-n", &place.namespace, "-o", "json"]).env("KUBECONFIG", kubeconfig());
-    Sniff::start(command)
-}
 
 /// A pod with the node's programs, and these folders of the node's besides.
 async fn pod(place: &Place, name: &str, script: &str, server: &str, folders: &[&str]) {
@@ -65,7 +59,7 @@ async fn programs_whose_tls_no_probe_understands_are_named_where_it_matters() {
     pod(&place, "rust", &rust, &server, &[plugin.parent().unwrap().to_str().unwrap()]).await;
     pod(&place, "java", java, &server, &["/etc/java-17-openjdk"]).await;
     pod(&place, "box", busybox, &server, &[]).await;
-    let sniffed = sniff(&place, &["rust|java|box", "--tls", "--summary"]);
+    let sniffed = Sniff::at_place(&place, &["rust|java|box", "--tls", "--summary"]);
     let told =
         [("rust", "kubectl-sniff (rustls)"), ("java", "keytool (Java's own)"), ("box", "busybox (BusyBox's own)")];
     for (pod, program) in told {
@@ -76,11 +70,7 @@ async fn programs_whose_tls_no_probe_understands_are_named_where_it_matters() {
         sniffed.prints(&reason(program), 1);
     }
     // Who lists agents sees the same.
-    let list = |format: &str| {
-        let mut command = command();
-        command.args(["ls", "-n", &place.namespace, "-o", format]).env("KUBECONFIG", kubeconfig());
-        Sniff::start(command).end()
-    };
+    let list = |format: &str| Sniff::at_cluster(&["ls", "-n", &place.namespace, "-o", format]).end();
     let agents = list("json").entries();
     for (pod, program) in told {
         let agent = agents.iter().find(|agent| agent["pod"] == *pod).unwrap();
@@ -109,7 +99,7 @@ async fn connections_that_stay_open_have_their_rows_in_time() {
     pod(&place, "client", LINES, &server, &[]).await;
     let folder = tempfile::tempdir().unwrap();
     // It may get keys, and never does.
-    let sniffed = sniff(&place, &["client", "--keylog", folder.path().join("keys").to_str().unwrap()]);
+    let sniffed = Sniff::at_place(&place, &["client", "--keylog", folder.path().join("keys").to_str().unwrap()]);
     sniffed.says("+ ", 1);
     sniffed.prints("its handshake was not seen", 1);
     place.exec("client", "web", &["touch", "/tmp/go"]).await;
@@ -122,7 +112,7 @@ async fn connections_that_stay_open_have_their_rows_in_time() {
 async fn where_probes_are_not_admitted_the_reason_and_the_alternative_are_told() {
     let place = Place::new("closed-refused", json!({"pod-security.kubernetes.io/enforce": "baseline"})).await;
     place.pod("web", &json!({})).await;
-    let done = sniff(&place, &["web", "--tls"]).end();
+    let done = Sniff::at_place(&place, &["web", "--tls"]).end();
     assert_eq!(done.code(), Some(1), "{}", done.stderr);
     let reason = format!(
         "/web: --tls needs an agent with the capabilities SYS_ADMIN and SYS_PTRACE, which is not admitted in namespace {}",

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
 
-use crate::support::cluster::{Place, fault, kubeconfig};
+use crate::support::cluster::{Place, fault};
 use crate::support::run::{Run, options};
-use crate::support::sniff::{Sniff, command};
+use crate::support::sniff::{Sniff, at_cluster};
 
 use kubectl_sniff::cluster::flags::{Connection, Options};
 
@@ -104,9 +104,7 @@ fn counting() -> Value {
 async fn a_client_that_sleeps_for_a_minute_misses_nothing() {
     let place = Place::new("sleep", json!({})).await;
     place.pod("web", &counting()).await;
-    let mut command = command();
-    command.args(["web", "-n", &place.namespace, "-o", "json"]).env("KUBECONFIG", kubeconfig());
-    let live = Sniff::start(command);
+    let live = Sniff::at_place(&place, &["web"]);
     live.prints("/?n=", 10);
     let signal = |name: &str| {
         assert!(Command::new("kill").args([name, &live.id().to_string()]).status().unwrap().success());
@@ -165,9 +163,7 @@ async fn rows_that_nobody_reads_cost_no_packet_and_little_memory() {
     let serve = "mkdir -p /tmp/w; head -c 200000 /dev/urandom >/tmp/w/index.html; httpd -f -p 8080 -h /tmp/w";
     spec["containers"][0]["command"][2] = json!(serve);
     place.pod("web", &spec).await;
-    let mut command = command();
-    command.args(["web", "-n", &place.namespace, "-o", "json", "--buffer", "4Mi"]).env("KUBECONFIG", kubeconfig());
-    let mut live = Sniff::unread(command);
+    let mut live = Sniff::unread(at_cluster(&["web", "-n", &place.namespace, "-o", "json", "--buffer", "4Mi"]));
     live.says("+ ", 1);
     let before = memory(live.id(), "VmRSS");
     let script = format!(

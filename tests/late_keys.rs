@@ -35,6 +35,13 @@ fn inside(script: &Script, frames: &[(i64, Vec<u8>)], after: usize, ahead: usize
     end(&mut engine, frames)
 }
 
+/// An engine that was given all frames.
+fn fed(options: Options, frames: &[(i64, Vec<u8>)]) -> Engine {
+    let mut engine = Engine::new(options, Shard::ALL);
+    (0..frames.len()).for_each(|index| feed(&mut engine, frames, index));
+    engine
+}
+
 fn feed(engine: &mut Engine, frames: &[(i64, Vec<u8>)], index: usize) {
     let (time, data) = &frames[index];
     let (number, len) = (index as u64 + 1, data.len() as u32);
@@ -97,8 +104,7 @@ fn rows_are_the_same_whichever_secret_comes_last() {
             let options = Options::default();
             options.keys.grow(PATIENCE);
             options.keys.add(others.join("\n").as_bytes());
-            let mut engine = Engine::new(options.clone(), Shard::ALL);
-            (0..frames.len()).for_each(|index| feed(&mut engine, &frames, index));
+            let mut engine = fed(options.clone(), &frames);
             options.keys.add(last.as_bytes());
             engine.rekey(frames.len() as u64);
             let label = last.split(' ').next().unwrap();
@@ -129,9 +135,7 @@ fn keys_that_never_come_change_nothing() {
         let frames = script.frames();
         let options = Options::default();
         options.keys.add(script.keys.as_bytes());
-        let mut engine = Engine::new(options, Shard::ALL);
-        (0..frames.len()).for_each(|index| feed(&mut engine, &frames, index));
-        let expected = end(&mut engine, &frames);
+        let expected = end(&mut fed(options, &frames), &frames);
         assert_eq!(inside(&script, &frames, frames.len(), 0), expected, "{case}");
         found += expected.len();
     }
@@ -155,8 +159,7 @@ fn whoever_waits_in_vain_has_rows_once_it_has_waited_long_enough() {
             if growing {
                 options.keys.grow(PATIENCE);
             }
-            let mut engine = Engine::new(options, Shard::ALL);
-            (0..frames.len()).for_each(|index| feed(&mut engine, &frames, index));
+            let mut engine = fed(options, &frames);
             let mut after = |time: Duration| {
                 let now = frames.last().unwrap().0 + i64::try_from(time.as_nanos()).unwrap();
                 engine.lapse(Timestamp(now), frames.len() as u64);

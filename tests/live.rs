@@ -9,8 +9,8 @@ use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::support::cluster::{Place, kubeconfig, soon};
-use crate::support::sniff::{Sniff, command, run};
+use crate::support::cluster::{Place, soon};
+use crate::support::sniff::{Sniff, run};
 
 /// Requests of the client that counts.
 const REQUESTS: usize = 10_000;
@@ -74,12 +74,6 @@ fn python(program: &str, environment: &[(&str, &str)]) -> Value {
     json!({"containers": [container], "volumes": volumes})
 }
 
-fn sniff(arguments: &[&str]) -> Sniff {
-    let mut command = command();
-    command.args(arguments).env("KUBECONFIG", kubeconfig());
-    Sniff::start(command)
-}
-
 /// How often each of the counted requests has a row; every row of them is complete.
 fn rows(entries: &[Value]) -> BTreeMap<usize, usize> {
     let mut rows = BTreeMap::new();
@@ -100,10 +94,10 @@ async fn every_request_that_a_client_counted_is_one_row_and_the_saved_capture_ha
 
     let folder = tempfile::tempdir().unwrap();
     let capture = folder.path().join("out.pcap").display().to_string();
-    let live = sniff(&["client|server", "-n", &place.namespace, "-o", "json", "--pcap", &capture]);
+    let live = Sniff::at_cluster(&["client|server", "-n", &place.namespace, "-o", "json", "--pcap", &capture]);
     live.says("+ ", 2);
     // Another client of the same agents sees the same.
-    let other = sniff(&["client|server", "-n", &place.namespace, "-o", "json"]);
+    let other = Sniff::at_cluster(&["client|server", "-n", &place.namespace, "-o", "json"]);
     other.says("agent was there", 2);
     place.exec("client", "web", &["sh", "-c", ": >/tmp/go"]).await;
     let counted = soon("end of the client", || async {
@@ -157,7 +151,7 @@ async fn pods_of_two_namespaces_and_two_nodes_come_and_go() {
     two.pod("gamma-1", &json!({})).await;
 
     let namespaces = [one.namespace.as_str(), two.namespace.as_str()];
-    let live = sniff(&["(alpha*|beta*)", "-n", namespaces[0], "-n", namespaces[1], "-o", "json"]);
+    let live = Sniff::at_cluster(&["(alpha*|beta*)", "-n", namespaces[0], "-n", namespaces[1], "-o", "json"]);
     for (pod, namespace, node) in [("alpha-1", namespaces[0], &nodes[0]), ("beta-1", namespaces[1], &nodes[1])] {
         live.says(&format!("+ {namespace}/{pod} ({node}"), 1);
         live.prints(&format!("\"{pod}\""), 5);
@@ -181,16 +175,16 @@ async fn names_packets_and_ends_are_as_asked() {
     let place = Place::new("ends", json!({})).await;
     place.pod("web", &json!({})).await;
     let namespace = place.namespace.clone();
-    let names = sniff(&["we*", "-n", &namespace, "-o", "name"]).end();
+    let names = Sniff::at_cluster(&["we*", "-n", &namespace, "-o", "name"]).end();
     assert_eq!((names.stdout.as_str(), names.code()), ("pod/web\n", Some(0)), "{}", names.stderr);
 
-    let few = sniff(&["web", "-n", &namespace, "--count", "3"]).end();
+    let few = Sniff::at_cluster(&["web", "-n", &namespace, "--count", "3"]).end();
     assert_eq!((few.stdout.lines().count(), few.code()), (4, Some(0)), "{}{}", few.stdout, few.stderr);
-    let short = sniff(&["web", "-n", &namespace, "--duration", "2s"]).end();
+    let short = Sniff::at_cluster(&["web", "-n", &namespace, "--duration", "2s"]).end();
     assert_eq!(short.code(), Some(0), "{}", short.stderr);
     assert!(short.stdout.lines().count() > 5, "{}", short.stdout);
 
-    let bad = sniff(&["web", "-n", &namespace, "--image", "localhost/sniff-test/none:1"]).end();
+    let bad = Sniff::at_cluster(&["web", "-n", &namespace, "--image", "localhost/sniff-test/none:1"]).end();
     assert_eq!((bad.stdout.as_str(), bad.code()), ("", Some(1)));
     assert!(bad.stderr.contains("error: ") && bad.stderr.contains("hint: "), "{}", bad.stderr);
 }

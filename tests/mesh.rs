@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::cluster::{Place, kubeconfig, soon};
+use crate::support::cluster::{Place, soon};
 use crate::support::from_node;
-use crate::support::sniff::{Done, Sniff, command, run};
+use crate::support::sniff::{Done, Sniff, run};
 
 /// Passes on what comes, encrypted on one side with a certificate that both sidecars have.
 const SIDECAR: &str = "import asyncio, ssl, sys
@@ -60,10 +60,7 @@ async fn mesh(name: &str) -> Place {
 
 /// Sniffs both pods while the one asks the other, and once itself.
 async fn sniffed(place: &Place, arguments: &[&str]) -> Done {
-    let mut live = command();
-    live.args([".", "-n", &place.namespace, "-c", "sidecar", "-o", "json"]).args(arguments);
-    live.env("KUBECONFIG", kubeconfig());
-    let live = Sniff::start(live);
+    let live = Sniff::at_place(place, &[&[".", "-c", "sidecar"], arguments].concat());
     live.says("+ ", 2);
     // Probes may not be in place yet.
     soon("a decrypted row", || async {

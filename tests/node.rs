@@ -13,15 +13,9 @@ use serde_json::{Value, json};
 use kubectl_sniff::cluster::Event;
 use kubectl_sniff::cluster::flags::{Connection, Options, Via};
 
-use crate::support::cluster::{Place, kubeconfig, soon};
+use crate::support::cluster::{Place, soon};
 use crate::support::run::{Run, options};
-use crate::support::sniff::{Sniff, command};
-
-fn sniff(arguments: &[&str]) -> Sniff {
-    let mut command = command();
-    command.args(arguments).env("KUBECONFIG", kubeconfig());
-    Sniff::start(command)
-}
+use crate::support::sniff::Sniff;
 
 async fn nodes(place: &Place) -> Vec<String> {
     let nodes: Api<Node> = Api::all(place.client.clone());
@@ -106,7 +100,8 @@ async fn pods_that_may_not_be_touched_are_captured_from_both_nodes() {
     .await;
 
     let (namespace, there) = (place.namespace.as_str(), via.namespace.as_str());
-    let live = sniff(&["(alpha|beta)", "-n", namespace, "--via", "node", "--via-namespace", there, "-o", "json"]);
+    let live =
+        Sniff::at_cluster(&["(alpha|beta)", "-n", namespace, "--via", "node", "--via-namespace", there, "-o", "json"]);
     live.says(&format!("+ {namespace}/alpha-1 ({})", nodes[0]), 1);
     live.says(&format!("+ {namespace}/beta-1 ({})", nodes[1]), 1);
 
@@ -125,7 +120,7 @@ async fn pods_that_may_not_be_touched_are_captured_from_both_nodes() {
     ask(&place, "client", &format!("{late}:8080"), "late", COUNT).await;
     live.prints(&format!("?late={COUNT}\""), 1);
 
-    let listed = sniff(&["ls", "-n", there, "-o", "json"]).end().entries();
+    let listed = Sniff::at_cluster(&["ls", "-n", there, "-o", "json"]).end().entries();
     assert_eq!(listed.len(), 2, "{listed:?}");
     for agent in &listed {
         assert!(agent["repeated"].as_u64() > Some(COUNT as u64), "{agent}");
@@ -167,7 +162,7 @@ async fn what_nodes_recorded_before_anybody_came_is_dissected_later() {
     let (namespace, there) = (place.namespace.as_str(), via.namespace.as_str());
     let of = |pods: &str, arguments: &[&str]| {
         let inside = [pods, "-n", namespace, "--via", "node", "--via-namespace", there, "-o", "json"];
-        sniff(&[&inside, arguments].concat())
+        Sniff::at_cluster(&[&inside, arguments].concat())
     };
     let nothing = of("alpha", &["--since", "1m", "--until", "0s"]).end();
     assert_eq!(nothing.code(), Some(1), "{}", nothing.stderr);
@@ -175,7 +170,7 @@ async fn what_nodes_recorded_before_anybody_came_is_dissected_later() {
 
     let start = |time: &str| {
         let inside = ["start", "(alpha|beta)", "-n", namespace, "--via", "node", "--via-namespace", there];
-        sniff(&[&inside[..], &["--for", time, "--buffer", "2Mi"]].concat()).end()
+        Sniff::at_cluster(&[&inside[..], &["--for", time, "--buffer", "2Mi"]].concat()).end()
     };
     let started = start("20m");
     assert_eq!(started.code(), Some(0), "{}", started.stderr);
@@ -210,13 +205,13 @@ async fn what_nodes_recorded_before_anybody_came_is_dissected_later() {
     assert_eq!(left(&via).await, (2, 2));
     let again = start("2h");
     assert!(again.stderr.contains(&format!("+ {namespace}/beta (records on)")), "{}", again.stderr);
-    let listed = sniff(&["ls", "-n", there, "-o", "json"]).end().entries();
+    let listed = Sniff::at_cluster(&["ls", "-n", there, "-o", "json"]).end().entries();
     let on = |node: &str, least: u64| {
         listed.iter().filter(|agent| agent["node"] == node && agent["leaves"].as_u64() > Some(least)).count()
     };
     assert_eq!((on(&nodes[0], 1000), on(&nodes[0], 7000), on(&nodes[1], 7000)), (2, 1, 1), "{listed:?}");
 
-    let stopped = sniff(&["stop", "-n", there]).end();
+    let stopped = Sniff::at_cluster(&["stop", "-n", there]).end();
     assert_eq!(stopped.code(), Some(0), "{}", stopped.stderr);
     gone(&via).await;
     assert_eq!(place.agents("beta").await, [""; 0], "the pods are as they were");
@@ -228,7 +223,7 @@ async fn a_killed_client_leaves_nothing_behind() {
     let via = place.another("killed-via").await;
     place.pod("web", &restricted(&nodes(&place).await[0])).await;
     let (namespace, there) = (place.namespace.as_str(), via.namespace.as_str());
-    let live = sniff(&["web", "-n", namespace, "--via", "node", "--via-namespace", there, "--ttl", "3s"]);
+    let live = Sniff::at_cluster(&["web", "-n", namespace, "--via", "node", "--via-namespace", there, "--ttl", "3s"]);
     live.says("+ ", 1);
     assert_eq!(left(&via).await, (1, 1));
     live.kill();
@@ -240,13 +235,13 @@ async fn a_namespace_that_refuses_capture_pods_is_named_with_what_to_do() {
     let place = Place::new("refusing", level("baseline")).await;
     place.pod("web", &json!({})).await;
     let namespace = place.namespace.as_str();
-    let refused = sniff(&["web", "-n", namespace, "--via", "node", "--via-namespace", namespace]).end();
+    let refused = Sniff::at_cluster(&["web", "-n", namespace, "--via", "node", "--via-namespace", namespace]).end();
     assert_eq!((refused.code(), refused.stdout.as_str()), (Some(1), ""));
     let beginning = format!("error: namespace {namespace} takes no capture pod: ");
     assert!(refused.stderr.contains(&beginning) && refused.stderr.contains("PodSecurity"), "{}", refused.stderr);
     let hint = format!("kubectl label --overwrite namespace {namespace} pod-security.kubernetes.io/enforce=privileged");
     assert!(refused.stderr.contains("--via-namespace") && refused.stderr.contains(&hint), "{}", refused.stderr);
-    let nowhere = sniff(&["web", "-n", namespace, "--via", "node", "--via-namespace", "not-there"]).end();
+    let nowhere = Sniff::at_cluster(&["web", "-n", namespace, "--via", "node", "--via-namespace", "not-there"]).end();
     assert!(nowhere.stderr.contains("there is no namespace \"not-there\""), "{}", nowhere.stderr);
     assert_eq!(left(&place).await, (0, 1));
 }
@@ -267,7 +262,17 @@ async fn in_the_nodes_network_a_pod_is_its_ports() {
     place.pod("client", &json!({"nodeName": nodes[1]})).await;
 
     let (namespace, node) = (place.namespace.as_str(), address(&place, "host").await);
-    let live = sniff(&["(host|silent)", "-n", namespace, "--via", "node", "--via-namespace", namespace, "-o", "json"]);
+    let live = Sniff::at_cluster(&[
+        "(host|silent)",
+        "-n",
+        namespace,
+        "--via",
+        "node",
+        "--via-namespace",
+        namespace,
+        "-o",
+        "json",
+    ]);
     live.says("declares no ports", 1);
     live.says(&format!("only its declared ports are captured ({port}/tcp)"), 1);
     live.says(&format!("+ {namespace}/host"), 1);
@@ -280,7 +285,7 @@ async fn in_the_nodes_network_a_pod_is_its_ports() {
     place.pods().delete(&agent, &DeleteParams::default()).await.unwrap();
     live.says("another is started", 1);
     soon("another agent", || async {
-        let agents = sniff(&["ls", "-n", namespace, "-o", "name"]).end().stdout;
+        let agents = Sniff::at_cluster(&["ls", "-n", namespace, "-o", "name"]).end().stdout;
         (!agents.is_empty() && !agents.contains(&agent)).then_some(())
     })
     .await;
@@ -288,7 +293,7 @@ async fn in_the_nodes_network_a_pod_is_its_ports() {
     ask(&place, "client", &format!("{node}:{port}"), "again", 10).await;
     live.prints("?again=10\"", 1);
 
-    let stopped = sniff(&["stop", "-n", namespace]).end();
+    let stopped = Sniff::at_cluster(&["stop", "-n", namespace]).end();
     assert_eq!(stopped.code(), Some(0), "{}", stopped.stderr);
     live.says(&format!("- {namespace}/host (its agent was asked to stop)"), 1);
     let done = live.interrupt();

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::support::cluster::{Place, kubeconfig, soon};
+use crate::support::cluster::{Place, soon};
 use crate::support::from_node;
-use crate::support::sniff::{Sniff, command};
+use crate::support::sniff::Sniff;
 
 /// Serves HTTPS; once it is told to go, asks itself for one page after the other and logs the keys.
 const SCRIPT: &str = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /tmp/k -out /tmp/c -days 2 \
@@ -12,17 +12,11 @@ const SCRIPT: &str = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-
     until test -e /tmp/go; do sleep 0.1; done; n=0; while true; do n=$((n+1)); \
     SSLKEYLOGFILE=/tmp/keys curl -sk -o /dev/null https://127.0.0.1:8443/page-$n; sleep 0.2; done";
 
-fn sniff(place: &Place, arguments: &[&str]) -> Sniff {
-    let mut command = command();
-    command.args(arguments).args(["-n", &place.namespace, "-o", "json"]).env("KUBECONFIG", kubeconfig());
-    Sniff::start(command)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_a_program_logs_in_its_pod_decrypt_what_it_says() {
     let place = Place::new("pod-keys", json!({})).await;
     place.pod("web", &from_node::spec(SCRIPT, &json!([]))).await;
-    let sniffed = sniff(&place, &["web", "--keylog", "pod:/tmp/keys"]);
+    let sniffed = Sniff::at_place(&place, &["web", "--keylog", "pod:/tmp/keys"]);
     sniffed.says("+ ", 1);
     sniffed.says("no key log /tmp/keys in container web yet", 1);
     place.exec("web", "web", &["touch", "/tmp/go"]).await;
@@ -42,7 +36,7 @@ async fn keys_that_a_program_logs_in_its_pod_decrypt_what_it_says() {
     .await;
 
     // Looking back, the keys are there before the packets.
-    let past = sniff(&place, &["web", "--keylog", "pod:/tmp/keys", "--until", "0s"]).end();
+    let past = Sniff::at_place(&place, &["web", "--keylog", "pod:/tmp/keys", "--until", "0s"]).end();
     assert!(past.entries().iter().any(|entry| entry["target"] == "/page-2" && entry["decrypted"] == "keylog"));
 }
 
@@ -61,7 +55,7 @@ async fn keys_in_a_pod_decrypt_what_its_node_captures() {
     let server = place.pods().get("server").await.unwrap().status.unwrap().pod_ip.unwrap();
     place.pod("client", &from_node::spec(CLIENT, &json!([{"name": "SERVER", "value": server}]))).await;
     let via = ["--via", "node", "--via-namespace", &place.namespace];
-    let sniffed = sniff(&place, &[&["client", "--keylog", "pod:/tmp/keys"], &via[..]].concat());
+    let sniffed = Sniff::at_place(&place, &[&["client", "--keylog", "pod:/tmp/keys"], &via[..]].concat());
     sniffed.says("+ ", 1);
     sniffed.says("no key log /tmp/keys in container web yet", 1);
     place.exec("client", "web", &["touch", "/tmp/go"]).await;
@@ -83,7 +77,7 @@ async fn a_key_log_that_cannot_be_read_is_told_once() {
         .pod("bare", &json!({"containers": [{"name": "bare", "image": image, "imagePullPolicy": "IfNotPresent"}]}))
         .await;
     place.pod("web", &json!({})).await;
-    let sniffed = sniff(&place, &[".", "--keylog", "pod:/etc", "--keylog", "pod:/tmp/keys"]);
+    let sniffed = Sniff::at_place(&place, &[".", "--keylog", "pod:/etc", "--keylog", "pod:/tmp/keys"]);
     sniffed.says("bare: cannot read the key log /tmp/keys in container bare: it has no sh and tail", 1);
     sniffed.says("web: cannot read the key log /etc in container web: Is a directory", 1);
     sniffed.says("web: no key log /tmp/keys in container web yet", 1);

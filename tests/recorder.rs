@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::support::cluster::{Place, kubeconfig};
-use crate::support::sniff::{Done, Sniff, command};
+use crate::support::cluster::Place;
+use crate::support::sniff::{Done, Sniff, at_cluster};
 
 fn sniff(arguments: &[&str]) -> Sniff {
-    let mut command = command();
-    command.args(arguments).env("KUBECONFIG", kubeconfig()).env("USER", "alice").env("HOSTNAME", "desk");
+    let mut command = at_cluster(arguments);
+    command.env("USER", "alice").env("HOSTNAME", "desk");
     Sniff::start(command)
 }
 
@@ -84,8 +84,8 @@ async fn a_session_that_was_kept_can_be_opened_until_it_is_deleted() {
     place.pod("web", &json!({})).await;
     let folder = tempfile::tempdir().unwrap();
     let with = |arguments: &[&str]| {
-        let mut command = command();
-        command.args(arguments).env("KUBECONFIG", kubeconfig()).env("SNIFF_SESSIONS", folder.path());
+        let mut command = at_cluster(arguments);
+        command.env("SNIFF_SESSIONS", folder.path());
         let done = Sniff::start(command).end();
         assert_eq!(done.code(), Some(0), "{arguments:?}: {}", done.stderr);
         done

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::block_in_place;
 
 use super::error::Error;
-use super::session::Event;
+use super::event::Event;
 use super::spill::Spill;
 use crate::capture::{Batch, Stored};
 

@@ -19,9 +19,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use super::client::Cluster;
 use super::container;
 use super::error::{Error, is_rbac};
+use super::event::{Event, send};
 use super::flags::Options;
 use super::inject::cannot_exec;
-use super::session::{Event, send};
 use super::watch::Pauses;
 
 /// Ends with its stdin, and so with the connection. What comes there only keeps the connection alive.

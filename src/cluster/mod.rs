@@ -8,12 +8,14 @@ mod backlog;
 mod client;
 mod container;
 mod error;
+mod event;
 mod exec;
 pub mod flags;
 mod inject;
 mod keylog;
 mod ledger;
 mod node;
+mod pod;
 mod recording;
 mod resolve;
 mod select;
@@ -22,13 +24,15 @@ mod spill;
 mod startup;
 mod stream;
 mod watch;
+mod workload;
 
 pub use backlog::Backlog;
 pub use client::Cluster;
 pub use error::Error;
+pub use event::Event;
 pub use resolve::Names;
 pub use select::Selection;
-pub use session::{Event, run};
+pub use session::run;
 
 /// The agent image of this version.
 pub const DEFAULT_IMAGE: &str = concat!("ghcr.io/kubectl-sniff/sniff-agent:", env!("CARGO_PKG_VERSION"));

@@ -16,9 +16,10 @@ use tokio::task::JoinSet;
 
 use super::client::Cluster;
 use super::error::Request;
-use super::select::{cron_job, deployment, is_host_network};
-use super::session::{Event, send};
+use super::event::{Event, send};
+use super::select::is_host_network;
 use super::watch::{Change, follow};
+use super::workload::{cron_job, deployment};
 use crate::entry::Name;
 use crate::pipeline::Resolve;
 

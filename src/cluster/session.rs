@@ -10,20 +10,19 @@ use kube::{Api, ResourceExt};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::Stop;
 use super::client::Cluster;
 use super::error::{Error, Request};
+use super::event::Event;
 use super::flags::{Mode, Options, Via};
-use super::inject::{Found, Injector, Sight};
+use super::inject::Injector;
 use super::keylog::KeyLog;
-use super::ledger::{Ledger, Start};
 use super::node::{self, Member, Members, Node, Share};
+use super::pod::Task;
 use super::select::{Scope, Selection, Verdict};
-use super::stream::{Over, Stream};
 use super::watch::{Change, follow};
-use crate::capture::Batch;
 
 /// Pods into which agents are put at once.
 const INJECTIONS: usize = 16;
@@ -36,51 +35,6 @@ const FAREWELL_OF_NODES: Duration = Duration::from_secs(5);
 
 /// Changes of pods that may wait.
 const CHANGES: usize = 64;
-
-/// What a session tells. `tap` numbers the pods that are sniffed, from 1; a pod that comes back has a new number. Where nodes
-/// capture, they have numbers too, and packets come under theirs.
-#[derive(Debug)]
-pub enum Event {
-    /// No pod is there that could be sniffed; those that come will be.
-    Waiting,
-    /// A pod that was asked for cannot be sniffed.
-    Skipped { pod: String, reason: String },
-    /// A pod is there, and an agent is on its way.
-    Appeared { tap: u32, pod: String, node: String },
-    /// Packets of pods come from a node, and an agent is on its way there.
-    OnNode { tap: u32, node: String },
-    /// Its agent streams.
-    Attached { tap: u32, container: String, reused: bool },
-    /// Packets and notes, each once and in order.
-    Batch { tap: u32, batch: Batch },
-    /// Lines of a key log in a pod.
-    Keys { lines: Vec<u8> },
-    /// The connection is cut, and is tried again and again; the agent goes on capturing.
-    Disconnected { tap: u32, reason: String },
-    /// It is back after a [`Event::Disconnected`].
-    Resumed { tap: u32 },
-    /// Another agent streams from the pod than before: interfaces and counters start again.
-    Restarted { tap: u32 },
-    /// The agent is gone though the pod is not; another one is put there. What passed meanwhile was not captured.
-    Interrupted { tap: u32, error: Error },
-    /// So many packets never came, besides those that the agent reports as flushed.
-    Lost { tap: u32, count: u64 },
-    /// A pod cannot be sniffed, or no longer; the others go on.
-    Failed { tap: u32, pod: String, error: Error },
-    /// A pod is gone or no longer selected.
-    Left { tap: u32, pod: String, reason: String },
-    /// The cluster does not tell of pods that come and go, or not of all; what is attached goes on.
-    Trouble(Error),
-    /// An agent records in the pod from now on, whether somebody reads or not.
-    Armed { tap: u32, pod: String, container: String, reused: bool },
-    /// Something worth knowing.
-    Note(String),
-}
-
-/// Hands an event on; false if nobody wants it.
-pub(super) async fn send(events: &Sender<Event>, event: Event) -> bool {
-    events.send(event).await.is_ok()
-}
 
 /// A pod that is, or was, sniffed.
 struct Target {
@@ -440,96 +394,4 @@ impl Session {
         let all = async { while self.tasks.join_next().await.is_some() {} };
         let _ = timeout(time, all).await;
     }
-}
-
-/// What one pod's task needs.
-struct Task {
-    injector: Arc<Injector>,
-    permits: Arc<Semaphore>,
-    events: Sender<Event>,
-    stop: Stop,
-    tap: u32,
-    pod: String,
-    why: watch::Receiver<&'static str>,
-}
-
-impl Task {
-    /// Sniffs the pod until it is over for one reason or another, and tells the reason.
-    async fn sniff(mut self, sight: Sight) {
-        let (tap, pod) = (self.tap, self.pod.clone());
-        let last = match self.agents(sight).await {
-            Over::Stopped | Over::Read => return,
-            Over::Left(reason) if reason.is_empty() => {
-                Event::Left { tap, pod, reason: (*self.why.borrow()).to_owned() }
-            }
-            Over::Left(reason) => Event::Left { tap, pod, reason },
-            Over::Died(error) | Over::Denied(error) => Event::Failed { tap, pod, error },
-            Over::Absent => Event::Skipped { pod, reason: "no agent records in it".to_owned() },
-            Over::Armed(agent) => Event::Armed { tap, pod, container: agent.container, reused: agent.reused },
-        };
-        tokio::select! {
-            () = self.stop.wait() => {}
-            _ = self.events.send(last) => {}
-        }
-    }
-
-    /// One agent after the other; the first is the last unless it is killed.
-    async fn agents(&mut self, mut sight: Sight) -> Over {
-        let mut stream = None;
-        loop {
-            let agent = tokio::select! {
-                () = self.stop.wait() => return Over::Stopped,
-                agent = inject(&self.injector, &self.permits, &mut sight) => agent,
-            };
-            let agent = match agent {
-                Ok(Found::Agent(agent)) => agent,
-                Ok(Found::Gone) => return Over::Left(String::new()),
-                Ok(Found::Nothing) => return Over::Absent,
-                Err(error) => return Over::Denied(error),
-            };
-            let options = &self.injector.options;
-            if let Mode::Arm(time) = options.mode {
-                return match self.injector.arm(&sight, &agent, time).await {
-                    Ok(()) => Over::Armed(agent),
-                    Err(error) => Over::Denied(error),
-                };
-            }
-            if let Some(lacks) = &agent.lacks {
-                let note = Event::Note(format!("{}: {lacks}", self.pod));
-                if !send(&self.events, note).await {
-                    return Over::Stopped;
-                }
-            }
-            let stream = stream.get_or_insert_with(|| Stream {
-                injector: &self.injector,
-                tap: self.tap,
-                sight: sight.clone(),
-                events: &self.events,
-                stop: self.stop.clone(),
-                ledger: Ledger::new(match (agent.reused, options.since) {
-                    (true, Some(since)) => Start::Since(since.as_secs()),
-                    (true, None) if options.looks_back() => Start::Oldest,
-                    (true, None) => Start::Now,
-                    // What a new agent has captured until it is connected to is wanted too.
-                    (false, _) => Start::All,
-                }),
-                deaths: 0,
-            });
-            let since = Instant::now();
-            let error = match stream.run(&agent).await {
-                // What it had recorded is gone with it.
-                Over::Died(_) if options.looks_back() => return Over::Absent,
-                Over::Died(error) => error,
-                over => return over,
-            };
-            if let Some(over) = stream.bury(error, since).await {
-                return over;
-            }
-        }
-    }
-}
-
-async fn inject(injector: &Injector, permits: &Semaphore, sight: &mut Sight) -> Result<Found, Error> {
-    let _permit = permits.acquire().await;
-    injector.agent(sight).await
 }

@@ -16,10 +16,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, tim
 use super::Stop;
 use super::container::{self, PROGRAM};
 use super::error::{Error, Request, is_rbac};
+use super::event::{Event, send};
 use super::flags::Mode;
 use super::inject::{Agent, Injector, Sight, cannot_exec};
 use super::ledger::{Ledger, Start};
-use super::session::{Event, send};
 use super::startup::ended;
 use super::watch::Pauses;
 use crate::capture::Batch;

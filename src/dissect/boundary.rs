@@ -28,7 +28,7 @@ impl Seeking {
         boundary: impl FnOnce(Direction, &[u8]) -> Boundary,
         cx: &Cx<'_>,
     ) -> Option<Progress> {
-        let seeking = self.0.get_mut(direction.index())?;
+        let seeking = direction.of(self.0.each_mut());
         if !*seeking.get_or_insert(!cx.start()) {
             return None;
         }
@@ -44,13 +44,11 @@ impl Seeking {
 
     /// Bytes are missing: the next start has to be found.
     pub fn begin(&mut self, direction: Direction) {
-        if let Some(seeking) = self.0.get_mut(direction.index()) {
-            *seeking = Some(true);
-        }
+        *direction.of(self.0.each_mut()) = Some(true);
     }
 
     /// True if the direction's bytes have come to a start.
     pub fn has_found(&self, direction: Direction) -> bool {
-        self.0.get(direction.index()) == Some(&Some(false))
+        direction.of(self.0) == Some(false)
     }
 }

@@ -231,11 +231,7 @@ impl Cx<'_> {
     /// The address that bytes of `direction` travel to.
     #[must_use]
     pub fn destination(&self, direction: Direction) -> IpAddr {
-        let [client, server] = self.addresses;
-        match direction {
-            Direction::ToServer => server,
-            Direction::ToClient => client,
-        }
+        direction.reverse().of(self.addresses)
     }
 
     /// `Tcp`, `Udp`, `Sctp` or `Icmp`.

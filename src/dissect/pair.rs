@@ -138,26 +138,10 @@ fn entry(protocol: &'static str, request: Option<Message>, response: Option<Mess
         Direction::ToServer => (&ends.client, &ends.server),
         Direction::ToClient => (&ends.server, &ends.client),
     };
-    let mut entry = Entry {
-        id: 0,
-        time: request.as_ref().or(response.as_ref()).map(|message| message.time).unwrap_or_default(),
-        protocol,
-        src: src.clone(),
-        dst: dst.clone(),
-        operation: Text::Borrowed(""),
-        target: String::new(),
-        status: Text::Borrowed(""),
-        failed: false,
-        latency: None,
-        request: None,
-        response: None,
-        warnings: Vec::new(),
-        backend: None,
-        hops: Vec::new(),
-        decrypted: request.as_ref().or(response.as_ref()).and_then(|message| message.decrypted),
-        tap: ends.tap,
-        ids: None,
-    };
+    let mut entry = Entry { tap: ends.tap, ..Entry::new(protocol, src.clone(), dst.clone()) };
+    if let Some(first) = request.as_ref().or(response.as_ref()) {
+        (entry.time, entry.decrypted) = (first.time, first.decrypted);
+    }
     if let (Some(request), Some(response)) = (&request, &response) {
         entry.latency = Some(response.time.since(request.time));
     }

@@ -232,7 +232,7 @@ impl Dissector for Sip {
         if blank > 0 {
             return Ok(Progress::Consumed(blank));
         }
-        let searched = self.searched.get_mut(direction.index()).ok_or(Malformed("no such direction"))?;
+        let searched = direction.of(self.searched.each_mut());
         let end = match head::end(bytes, *searched) {
             Ok(end) => end,
             // The rest of a datagram was not captured.
@@ -266,9 +266,7 @@ impl Dissector for Sip {
     }
 
     fn gap(&mut self, direction: Direction, _len: u64, _cx: &mut Cx<'_>) -> super::Recover {
-        if let Some(searched) = self.searched.get_mut(direction.index()) {
-            *searched = 0;
-        }
+        *direction.of(self.searched.each_mut()) = 0;
         super::Recover::Resync
     }
 }

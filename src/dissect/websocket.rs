@@ -192,7 +192,7 @@ impl Dissector for WebSocket {
             return Ok(Progress::Consumed(cursor.position()));
         }
         let target = &self.target;
-        let side = self.sides.get_mut(direction.index()).ok_or(Malformed("no such side"))?;
+        let side = direction.of(self.sides.each_mut());
         if frame.opcode > 0 {
             // Only one message is sent at a time; if the last one's end is not in the capture, it ended all the same.
             side.finish(Some("its last fragment is missing"), cx);
@@ -255,11 +255,7 @@ impl Dissector for WebSocket {
 
 impl WebSocket {
     fn side(&mut self, direction: Direction) -> &mut Side {
-        let [to_server, to_client] = &mut self.sides;
-        match direction {
-            Direction::ToServer => to_server,
-            Direction::ToClient => to_client,
-        }
+        direction.of(self.sides.each_mut())
     }
 
     /// Takes payload of the frame under way. Returns how much.

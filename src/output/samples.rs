@@ -21,16 +21,14 @@ fn pod(ip: [u8; 4], port: u16, name: &str) -> Endpoint {
 pub(super) fn http() -> Entry {
     let service =
         Name { kind: "service", namespace: "sock-shop".into(), name: "catalogue".into(), workload: None, node: None };
+    let src = pod([10, 244, 0, 7], 40_000, "front-end-6d5f8b7c9-x2v4k");
+    let dst = Endpoint { ip: IpAddr::from([10, 96, 12, 5]), port: 80, name: Some(Arc::new(service)) };
     Entry {
         id: 1,
         time: Timestamp(1_767_323_045_123_456_789),
-        protocol: "http",
-        src: pod([10, 244, 0, 7], 40_000, "front-end-6d5f8b7c9-x2v4k"),
-        dst: Endpoint { ip: IpAddr::from([10, 96, 12, 5]), port: 80, name: Some(Arc::new(service)) },
         operation: "GET".into(),
         target: "/catalogue?size=5&tags=".into(),
         status: "200".into(),
-        failed: false,
         latency: Some(1_234_567),
         request: Some(Half {
             time: Timestamp(1_767_323_045_123_456_789),
@@ -48,12 +46,8 @@ pub(super) fn http() -> Entry {
             body: Some(12),
             detail: fields! { "version" => "1.1", "body" => fields! { "size" => 12u8, "text" => "line 1\nline 2" } },
         }),
-        warnings: Vec::new(),
-        backend: None,
-        hops: Vec::new(),
-        decrypted: None,
-        ids: None,
         tap: 1,
+        ..Entry::new("http", src, dst)
     }
 }
 

@@ -173,25 +173,18 @@ mod tests {
     fn leg(plain: bool, from: i64, to: i64) -> Entry {
         let half = |time| Half { time: Timestamp(time * 1_000_000), body: Some(5), ..Half::default() };
         let dst = if plain { [127, 0, 0, 1] } else { [10, 0, 0, 2] };
+        let [src, dst] = [([10, 0, 0, 1], 40_000), (dst, 80)].map(|(ip, port)| Endpoint::new(IpAddr::from(ip), port));
         Entry {
-            id: 0,
             time: Timestamp(from * 1_000_000),
-            protocol: if plain { "http" } else { "http2" },
-            src: Endpoint::new(IpAddr::from([10, 0, 0, 1]), 40_000),
-            dst: Endpoint::new(IpAddr::from(dst), 80),
             operation: "GET".into(),
             target: "/".into(),
             status: "200".into(),
-            failed: false,
             latency: Some((to - from) * 1_000_000),
             request: Some(half(from)),
             response: Some(half(to)),
-            warnings: Vec::new(),
-            backend: None,
-            hops: Vec::new(),
-            ids: None,
             decrypted: (!plain).then_some("keylog"),
             tap: 1,
+            ..Entry::new(if plain { "http" } else { "http2" }, src, dst)
         }
     }
 

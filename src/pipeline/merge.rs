@@ -254,25 +254,17 @@ mod tests {
     use crate::entry::{Endpoint, Half, Name};
 
     fn entry(tap: u32, dst: u8, position: u32, latency: i64) -> Entry {
+        let src = Endpoint::new(IpAddr::from([10, 0, 0, 1]), 40_000);
+        let dst = Endpoint::new(IpAddr::from([10, 0, 0, dst]), 80);
         Entry {
-            id: 0,
-            time: Timestamp(0),
-            protocol: "http",
-            src: Endpoint::new(IpAddr::from([10, 0, 0, 1]), 40_000),
-            dst: Endpoint::new(IpAddr::from([10, 0, 0, dst]), 80),
             operation: "GET".into(),
             target: "/".into(),
             status: "200".into(),
-            failed: false,
             latency: Some(latency),
             request: Some(Half { position, ..Half::default() }),
             response: Some(Half::default()),
-            warnings: Vec::new(),
-            backend: None,
-            hops: Vec::new(),
-            decrypted: None,
-            ids: None,
             tap,
+            ..Entry::new("http", src, dst)
         }
     }
 

@@ -82,25 +82,13 @@ mod tests {
     /// A row of a connection between those ports, at a time in seconds.
     fn entry(ports: [u16; 2], decrypted: Option<&'static str>, time: i64) -> Box<Entry> {
         let [src, dst] = ports.map(|port| Endpoint::new(IpAddr::from([10, 0, 0, 1]), port));
+        let (protocol, operation) = if decrypted.is_some() { ("http", "GET") } else { ("tls", "application data") };
         Box::new(Entry {
-            id: 0,
             time: Timestamp(time * 1_000_000_000),
-            protocol: if decrypted.is_some() { "http" } else { "tls" },
-            src,
-            dst,
-            operation: if decrypted.is_some() { "GET" } else { "application data" }.into(),
-            target: String::new(),
-            status: "".into(),
-            failed: false,
-            latency: None,
-            request: None,
-            response: None,
-            warnings: Vec::new(),
-            backend: None,
-            hops: Vec::new(),
-            ids: None,
+            operation: operation.into(),
             decrypted,
             tap: 1,
+            ..Entry::new(protocol, src, dst)
         })
     }
 

@@ -101,24 +101,15 @@ impl Tally {
             "unanswered"
         };
         Entry {
-            id: 0,
             time: first.or(response).map(|stamp| stamp.time).unwrap_or_default(),
-            protocol: if tcp { "tcp" } else { "udp" },
-            src: ends.client,
-            dst: ends.server,
             operation: Text::Borrowed("flow"),
-            target: String::new(),
             status: Text::Borrowed(status),
             failed: matches!(status, "refused" | "timeout" | "reset"),
             latency: first.zip(response).map(|(first, response)| response.time.since(first.time)),
             request: asked.and_then(|side| side.half(tcp, detail, self.last)),
             response: answered.and_then(|side| side.half(tcp, detail, self.last)),
-            warnings: Vec::new(),
-            backend: None,
-            hops: Vec::new(),
             tap: ends.tap,
-            decrypted: None,
-            ids: None,
+            ..Entry::new(if tcp { "tcp" } else { "udp" }, ends.client, ends.server)
         }
     }
 

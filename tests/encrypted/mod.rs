@@ -11,8 +11,8 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 
 use crate::servers::{Logs, Server, asked, shows};
-use crate::support::cluster::{Place, kubeconfig};
-use crate::support::sniff::{Sniff, command};
+use crate::support::cluster::Place;
+use crate::support::sniff::Sniff;
 
 /// How often a capture may be incomplete.
 const ATTEMPTS: usize = 3;
@@ -39,10 +39,7 @@ async fn sniffs(server: &Server, attempt: usize) -> Option<String> {
     let start = |pods: &str| {
         // The capture stays for whoever has to find out why this fails.
         let capture = format!("{}/tls-{}-{}.pcap", env!("CARGO_TARGET_TMPDIR"), server.name, pods.replace('|', "-"));
-        let mut plugin = command();
-        plugin.env("KUBECONFIG", kubeconfig());
-        plugin.args([pods, "-n", &place.namespace, "--tls", "-o", "json", "--pcap", &capture]);
-        Sniff::start(plugin)
+        Sniff::at_place(&place, &[pods, "--tls", "--pcap", &capture])
     };
     let (client, other) = (start("client"), start("server"));
     client.says("+ ", 1);

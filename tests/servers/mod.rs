@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use kube::api::LogParams;
 use serde_json::{Value, json};
 
-use crate::support::cluster::{Place, kubeconfig, soon_within};
+use crate::support::cluster::{Place, soon_within};
 use crate::support::jars::jars;
-use crate::support::sniff::{Done, Sniff, command, run};
+use crate::support::sniff::{Done, Sniff, run};
 
 /// How long a server may take to start, and a client to ask, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -134,10 +134,7 @@ impl Server {
 
         // The capture stays for whoever has to find out why this fails.
         let capture = self.capture();
-        let mut plugin = command();
-        plugin.env("KUBECONFIG", kubeconfig());
-        plugin.args(["client|server", "-n", &place.namespace, "-o", "json", "--pcap", &capture]);
-        let live = Sniff::start(plugin);
+        let live = Sniff::at_place(&place, &["client|server", "--pcap", &capture]);
         live.says("+ ", 2);
         let expected = asked(&place).await;
         shows(&live, is_asked, expected.len()).await;

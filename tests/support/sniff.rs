@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::cluster::{Place, kubeconfig};
+
 /// How long any step may take.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -40,6 +42,13 @@ pub fn command() -> Command {
     command
 }
 
+/// The same, at the cluster of the tests.
+pub fn at_cluster(arguments: &[&str]) -> Command {
+    let mut command = command();
+    command.args(arguments).env("KUBECONFIG", kubeconfig());
+    command
+}
+
 /// Runs it to its end.
 pub fn run(arguments: &[&str]) -> Done {
     let output = command().args(arguments).stdin(Stdio::null()).output().unwrap();
@@ -61,6 +70,16 @@ pub struct Sniff {
 }
 
 impl Sniff {
+    /// At the cluster of the tests.
+    pub fn at_cluster(arguments: &[&str]) -> Self {
+        Self::start(at_cluster(arguments))
+    }
+
+    /// The same in one place, with rows as JSON.
+    pub fn at_place(place: &Place, arguments: &[&str]) -> Self {
+        Self::at_cluster(&[arguments, &["-n", &place.namespace, "-o", "json"]].concat())
+    }
+
     pub fn start(command: Command) -> Self {
         let mut sniff = Self::unread(command);
         sniff.read();

@@ -156,11 +156,7 @@ impl Dissector for Http1 {
 
 impl Http1 {
     fn side(&mut self, direction: Direction) -> &mut Side {
-        let [to_server, to_client] = &mut self.sides;
-        match direction {
-            Direction::ToServer => to_server,
-            Direction::ToClient => to_client,
-        }
+        direction.of(self.sides.each_mut())
     }
 
     /// What the last request asked to go on with.

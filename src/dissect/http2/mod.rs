@@ -203,11 +203,7 @@ impl Http2 {
     }
 
     fn side(&mut self, direction: Direction) -> &mut Side {
-        let [to_server, to_client] = &mut self.sides;
-        match direction {
-            Direction::ToServer => to_server,
-            Direction::ToClient => to_client,
-        }
+        direction.of(self.sides.each_mut())
     }
 
     /// A DATA frame begins: `left` bytes of content, after `head` bytes. Returns how much is done with.
@@ -315,7 +311,7 @@ impl Http2 {
     ) -> Result<(), Malformed> {
         let Self { sides, streams, list, .. } = self;
         list.clear();
-        let side = sides.get_mut(block.direction.index()).ok_or(Malformed("no such side"))?;
+        let side = block.direction.of(sides.each_mut());
         side.decoder.get_or_insert_with(Decoder::joined).decode(fragments, list)?;
         if streams.len() >= MAX_STREAMS
             && !streams.contains_key(&id)

@@ -94,8 +94,7 @@ impl Http3 {
     }
 
     fn side(&mut self, direction: Direction) -> &mut Side {
-        let [client, server] = &mut self.sides;
-        if direction == Direction::ToServer { client } else { server }
+        direction.of(self.sides.each_mut())
     }
 
     /// Bytes of a stream, from where the last ones were done with. Its first byte came at `since`.
@@ -166,7 +165,7 @@ impl Http3 {
                 let Ok(section) = cursor.take(length) else { return Ok(Step::Done(0)) };
                 let Self { sides, list, .. } = self;
                 list.clear();
-                let side = sides.get(direction.index()).ok_or(Malformed("no such side"))?;
+                let side = direction.of(sides.each_ref());
                 if side.decoder.section(section, list)? == Section::Blocked {
                     return Ok(Step::Blocked);
                 }

@@ -166,11 +166,7 @@ impl Dissector for Kafka {
 
 impl Kafka {
     fn side(&mut self, direction: Direction) -> &mut Side {
-        let [client, server] = &mut self.sides;
-        match direction {
-            Direction::ToServer => client,
-            Direction::ToClient => server,
-        }
+        direction.of(self.sides.each_mut())
     }
 
     fn request(&mut self, bytes: &[u8], cx: &mut Cx<'_>) -> Result<Progress, Malformed> {
@@ -276,11 +272,8 @@ impl Kafka {
         before: usize,
         cx: &mut Cx<'_>,
     ) -> Result<Progress, Malformed> {
-        let Self { sides: [client, server], topics, .. } = self;
-        let side = match direction {
-            Direction::ToServer => client,
-            Direction::ToClient => server,
-        };
+        let Self { sides, topics, .. } = self;
+        let side = direction.of(sides.each_mut());
         let left = side.walk.left();
         match side.walk.run(bytes, &mut side.reading, topics) {
             Ok(Walked::On(0)) if before == 0 => {

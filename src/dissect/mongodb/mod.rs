@@ -303,16 +303,15 @@ impl Mongo {
         if header.opcode != Opcode::Compressed
             && probe::may_come(header.opcode, direction)
             && let Ok((open, _)) = self.begin(direction, header, bytes, cx)
-            && let Some(begun) = self.begun.get_mut(direction.index())
         {
-            *begun = Some(Box::new(open));
+            *direction.of(self.begun.each_mut()) = Some(Box::new(open));
         }
     }
 
     /// The rest of what a direction was about to say is lost.
     fn lose(&mut self, direction: Direction, cx: &mut Cx<'_>) {
-        let begun = self.begun.get_mut(direction.index()).and_then(Option::take);
-        let open = self.open.get_mut(direction.index()).and_then(Option::take).or(begun);
+        let begun = direction.of(self.begun.each_mut()).take();
+        let open = direction.of(self.open.each_mut()).take().or(begun);
         if let Some(open) = open {
             self.abandon(*open, cx);
         }
@@ -335,9 +334,8 @@ impl Dissector for Mongo {
         if let Some(progress) = self.seeking.pass(direction, bytes, probe::boundary, cx) {
             return Ok(progress);
         }
-        if let Some(slot) = self.open.get_mut(direction.index())
-            && let Some(open) = slot
-        {
+        let slot = direction.of(self.open.each_mut());
+        if let Some(open) = slot {
             let consumed = open.walk.feed(bytes, &mut open.facts)?;
             if open.walk.is_done()
                 && let Some(open) = slot.take()
@@ -357,19 +355,17 @@ impl Dissector for Mongo {
             if bytes.len() < START.min(window) {
                 return Ok(Progress::Need(START.min(window) - bytes.len()));
             }
-            if self.begun.get(direction.index()).is_some_and(Option::is_none) {
+            if direction.of(self.begun.each_ref()).is_none() {
                 self.peek(direction, header, bytes.get(..START).unwrap_or(bytes), cx);
             }
             return Ok(Progress::Need(window - bytes.len()));
         }
         let (open, consumed) = self.begin(direction, header, bytes, cx)?;
-        if let Some(begun) = self.begun.get_mut(direction.index()) {
-            *begun = None;
-        }
+        *direction.of(self.begun.each_mut()) = None;
         if open.walk.is_done() || consumed == header.len {
             self.finish(open, cx);
-        } else if let Some(slot) = self.open.get_mut(direction.index()) {
-            *slot = Some(Box::new(open));
+        } else {
+            *direction.of(self.open.each_mut()) = Some(Box::new(open));
         }
         Ok(Progress::Consumed(consumed))
     }
@@ -381,8 +377,7 @@ impl Dissector for Mongo {
     }
 
     fn close(&mut self, direction: Direction, rest: &[u8], cx: &mut Cx<'_>) {
-        let between =
-            self.seeking.has_found(direction) && self.open.get(direction.index()).is_some_and(Option::is_none);
+        let between = self.seeking.has_found(direction) && direction.of(self.open.each_ref()).is_none();
         if between && let Ok(Some(header)) = Header::peek(rest) {
             self.peek(direction, header, rest, cx);
         }

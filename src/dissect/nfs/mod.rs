@@ -235,7 +235,7 @@ impl Dissector for Nfs {
             }
             let (fragment, is_last) = mark(&mut cursor)?;
             length = 4 + fragment;
-            let inside = self.inside.get_mut(direction.index()).ok_or(Malformed("no such direction"))?;
+            let inside = direction.of(self.inside.each_mut());
             if *inside {
                 *inside = !is_last;
                 return Ok(Progress::Consumed(length));
@@ -268,9 +268,7 @@ impl Dissector for Nfs {
     }
 
     fn gap(&mut self, direction: Direction, _len: u64, _cx: &mut Cx<'_>) -> Recover {
-        if let Some(inside) = self.inside.get_mut(direction.index()) {
-            *inside = false;
-        }
+        *direction.of(self.inside.each_mut()) = false;
         Recover::Resync
     }
 }

@@ -114,8 +114,7 @@ impl Session {
     }
 
     fn side(&mut self, direction: Direction) -> &mut Side {
-        let [client, server] = &mut self.sides;
-        if direction == Direction::ToServer { client } else { server }
+        direction.of(self.sides.each_mut())
     }
 
     /// All packets of a datagram but the Initial ones.

@@ -8,13 +8,15 @@
 //! Not parsed: what scripts, functions and `RESTORE` carry; the lines that `MONITOR` prints, which are other clients' commands;
 //! the cluster bus.
 //!
-//! [`resp`] reads the wire format, [`commands`] knows the commands; this file knows how a connection behaves.
+//! [`resp`] reads the wire format, [`walk`] goes through nested items, [`commands`] knows the commands; this file knows how a
+//! connection behaves.
 
 mod commands;
 mod probe;
 mod replies;
 mod requests;
 mod resp;
+mod walk;
 
 use std::collections::VecDeque;
 

@@ -2,7 +2,8 @@
 
 use super::commands;
 use super::requests::{MAX_ARGUMENTS, argument, is_name};
-use super::resp::{self, Fault, Item, Kind, Walk};
+use super::resp::{self, Fault, Item, Kind};
+use super::walk::Walk;
 use super::{MAX_WORD, PROTOCOL};
 use crate::dissect::boundary::Boundary;
 use crate::dissect::{Cursor, Probe, Verdict};

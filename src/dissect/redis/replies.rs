@@ -2,7 +2,8 @@
 
 use super::commands::{Effect, is_secret_name};
 use super::requests::shown;
-use super::resp::{self, Bulk, Fault, Item, Kind, Walk};
+use super::resp::{self, Bulk, Fault, Item, Kind};
+use super::walk::Walk;
 use super::{MAX_TARGET, MAX_WORD, Redis, Stage, word};
 use crate::dissect::{Cursor, Cx, Malformed, Message, Progress, Role, text};
 use crate::entry::{Direction, Text, Value};

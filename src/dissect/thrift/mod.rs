@@ -179,7 +179,7 @@ impl Dissector for Thrift {
             Some(length) if arguments - start > length => return Err(Malformed("a name longer than its frame")),
             Some(length) => start + length,
             None => {
-                let walk = self.walks.get_mut(direction.index()).ok_or(Malformed("no such direction"))?;
+                let walk = direction.of(self.walks.each_mut());
                 match walk.on(head.encoding, bytes.get(arguments..).unwrap_or_default()) {
                     Ok(length) => arguments + length,
                     Err(Stop::Wrong(wrong)) => return Err(wrong),
@@ -194,9 +194,7 @@ impl Dissector for Thrift {
         if bytes.len() < wanted {
             return Ok(Progress::Need(wanted - bytes.len()));
         }
-        if let Some(walk) = self.walks.get_mut(direction.index()) {
-            *walk = Walk::default();
-        }
+        *direction.of(self.walks.each_mut()) = Walk::default();
         let body = bytes.get(arguments..wanted).unwrap_or_default();
         let mut message = message(&head, body, direction, cx);
         message.bytes = end as u64;
@@ -208,9 +206,7 @@ impl Dissector for Thrift {
     }
 
     fn gap(&mut self, direction: Direction, _len: u64, _cx: &mut Cx<'_>) -> Recover {
-        if let Some(walk) = self.walks.get_mut(direction.index()) {
-            *walk = Walk::default();
-        }
+        *direction.of(self.walks.each_mut()) = Walk::default();
         Recover::Resync
     }
 }

@@ -276,11 +276,7 @@ impl Dissector for Tls {
 
 impl Tls {
     fn side(&mut self, direction: Direction) -> &mut Side {
-        let [client, server] = &mut self.sides;
-        match direction {
-            Direction::ToServer => client,
-            Direction::ToClient => server,
-        }
+        direction.of(self.sides.each_mut())
     }
 
     /// True if both sides have changed their ciphers, as before TLS 1.3.

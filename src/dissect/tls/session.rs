@@ -196,8 +196,7 @@ impl Session {
 
     /// A `ChangeCipherSpec` of TLS 1.2 or older.
     pub fn change_cipher(&mut self, direction: Direction) {
-        let [client, server] = &mut self.readers;
-        let reader = if direction == Direction::ToServer { client } else { server };
+        let reader = self.reader(direction);
         if let Some(next) = reader.next.take() {
             reader.now = Some(next);
             reader.lost = 0;
@@ -260,8 +259,7 @@ impl Session {
 
     /// True if the side has sent its `Finished`, or is past it.
     pub fn has_finished(&self, direction: Direction) -> bool {
-        let [client, server] = &self.readers;
-        let reader = if direction == Direction::ToServer { client } else { server };
+        let reader = direction.of(self.readers.each_ref());
         reader.finished || self.modern && matches!(reader.labels, [Label::ClientTraffic | Label::ServerTraffic])
     }
 
@@ -275,8 +273,7 @@ impl Session {
     }
 
     fn reader(&mut self, direction: Direction) -> &mut Reader {
-        let [client, server] = &mut self.readers;
-        if direction == Direction::ToServer { client } else { server }
+        direction.of(self.readers.each_mut())
     }
 
     /// Opens a record.

@@ -1,6 +1,37 @@
 //! The controller and its brokers before KRaft.
 
-use crate::dissect::kafka::schema::{Api, boolean, error, int8, int16, int32, int64, list, text, topic, topic_id};
+use crate::dissect::kafka::schema::{
+    Api, Field, boolean, error, int8, int16, int32, int64, list, text, topic, topic_id,
+};
+
+/// A partition in `LeaderAndIsr`: of any topic, and later inside of its own.
+const LED: &[Field] = &[
+    topic("topic_name").until(1),
+    int32("partition_index"),
+    int32("controller_epoch"),
+    int32("leader"),
+    int32("leader_epoch"),
+    int32("isr").many(),
+    int32("partition_epoch"),
+    int32("replicas").many(),
+    int32("adding_replicas").many().since(3),
+    int32("removing_replicas").many().since(3),
+    boolean("is_new").since(1),
+    int8("leader_recovery_state").since(6),
+];
+
+/// The same in `UpdateMetadata`.
+const KNOWN: &[Field] = &[
+    topic("topic_name").until(4),
+    int32("partition_index"),
+    int32("controller_epoch"),
+    int32("leader"),
+    int32("leader_epoch"),
+    int32("isr").many(),
+    int32("zk_version"),
+    int32("replicas").many(),
+    int32("offline_replicas").many().since(4),
+];
 
 pub(super) static LEADER_AND_ISR: Api = Api {
     key: 4,
@@ -13,37 +44,11 @@ pub(super) static LEADER_AND_ISR: Api = Api {
         int32("controller_epoch"),
         int64("broker_epoch").since(2),
         int8("type").since(5),
-        list("ungrouped_partition_states").until(1).of(&[
-            topic("topic_name"),
-            int32("partition_index"),
-            int32("controller_epoch"),
-            int32("leader"),
-            int32("leader_epoch"),
-            int32("isr").many(),
-            int32("partition_epoch"),
-            int32("replicas").many(),
-            int32("adding_replicas").many().since(3),
-            int32("removing_replicas").many().since(3),
-            boolean("is_new").since(1),
-            int8("leader_recovery_state").since(6),
-        ]),
+        list("ungrouped_partition_states").until(1).of(LED),
         list("topic_states").since(2).of(&[
             topic("topic_name"),
             topic_id("topic_id").since(5),
-            list("partition_states").of(&[
-                topic("topic_name").until(1),
-                int32("partition_index"),
-                int32("controller_epoch"),
-                int32("leader"),
-                int32("leader_epoch"),
-                int32("isr").many(),
-                int32("partition_epoch"),
-                int32("replicas").many(),
-                int32("adding_replicas").many().since(3),
-                int32("removing_replicas").many().since(3),
-                boolean("is_new"),
-                int8("leader_recovery_state").since(6),
-            ]),
+            list("partition_states").of(LED),
         ]),
         list("live_leaders").of(&[int32("broker_id"), text("host_name"), int32("port")]),
     ],
@@ -96,31 +101,11 @@ pub(super) static UPDATE_METADATA: Api = Api {
         int8("type").since(8).tag(0),
         int32("controller_epoch"),
         int64("broker_epoch").since(5),
-        list("ungrouped_partition_states").until(4).of(&[
-            topic("topic_name"),
-            int32("partition_index"),
-            int32("controller_epoch"),
-            int32("leader"),
-            int32("leader_epoch"),
-            int32("isr").many(),
-            int32("zk_version"),
-            int32("replicas").many(),
-            int32("offline_replicas").many().since(4),
-        ]),
+        list("ungrouped_partition_states").until(4).of(KNOWN),
         list("topic_states").since(5).of(&[
             topic("topic_name"),
             topic_id("topic_id").since(7),
-            list("partition_states").of(&[
-                topic("topic_name").until(4),
-                int32("partition_index"),
-                int32("controller_epoch"),
-                int32("leader"),
-                int32("leader_epoch"),
-                int32("isr").many(),
-                int32("zk_version"),
-                int32("replicas").many(),
-                int32("offline_replicas").many(),
-            ]),
+            list("partition_states").of(KNOWN),
         ]),
         list("live_brokers").of(&[
             int32("id"),

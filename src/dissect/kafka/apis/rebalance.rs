@@ -20,6 +20,21 @@ const NODE: &[Field] = &[
     text("successors").many(),
 ];
 
+/// A topic that streams applications make for themselves.
+const INTERNAL_TOPIC: &[Field] = &[
+    topic("name"),
+    int32("partitions"),
+    int16("replication_factor"),
+    list("topic_configs").of(&[text("key"), text("value")]),
+];
+
+/// Tasks of a subtopology, one for each partition.
+const TASKS: &[Field] = &[text("subtopology_id"), int32("partitions").many()];
+
+/// All tasks of a member.
+const ASSIGNMENT: &[Field] =
+    &[list("active_tasks").of(TASKS), list("standby_tasks").of(TASKS), list("warmup_tasks").of(TASKS)];
+
 pub(super) static CONSUMER_GROUP_HEARTBEAT: Api = Api {
     key: 68,
     name: "ConsumerGroupHeartbeat",
@@ -111,19 +126,9 @@ pub(super) static STREAMS_GROUP_HEARTBEAT: Api = Api {
                 text("subtopology_id"),
                 topic("source_topics").many(),
                 text("source_topic_regex").many(),
-                list("state_changelog_topics").of(&[
-                    topic("name"),
-                    int32("partitions"),
-                    int16("replication_factor"),
-                    list("topic_configs").of(&[text("key"), text("value")]),
-                ]),
+                list("state_changelog_topics").of(INTERNAL_TOPIC),
                 topic("repartition_sink_topics").many(),
-                list("repartition_source_topics").of(&[
-                    topic("name"),
-                    int32("partitions"),
-                    int16("replication_factor"),
-                    list("topic_configs").of(&[text("key"), text("value")]),
-                ]),
+                list("repartition_source_topics").of(INTERNAL_TOPIC),
                 list("copartition_groups").of(&[
                     int16("source_topics").many(),
                     int16("source_topic_regex").many(),
@@ -131,9 +136,9 @@ pub(super) static STREAMS_GROUP_HEARTBEAT: Api = Api {
                 ]),
             ]),
         ]),
-        list("active_tasks").of(&[text("subtopology_id"), int32("partitions").many()]),
-        list("standby_tasks").of(&[text("subtopology_id"), int32("partitions").many()]),
-        list("warmup_tasks").of(&[text("subtopology_id"), int32("partitions").many()]),
+        list("active_tasks").of(TASKS),
+        list("standby_tasks").of(TASKS),
+        list("warmup_tasks").of(TASKS),
         text("process_id"),
         one("user_endpoint").nullable().of(&[text("host"), uint16("port")]),
         list("client_tags").of(&[text("key"), text("value")]),
@@ -152,9 +157,9 @@ pub(super) static STREAMS_GROUP_HEARTBEAT: Api = Api {
         int32("task_offset_interval_ms"),
         int64("acceptable_recovery_lag").since(1),
         list("status").of(&[int8("status_code"), text("status_detail")]),
-        list("active_tasks").of(&[text("subtopology_id"), int32("partitions").many()]),
-        list("standby_tasks").of(&[text("subtopology_id"), int32("partitions").many()]),
-        list("warmup_tasks").of(&[text("subtopology_id"), int32("partitions").many()]),
+        list("active_tasks").of(TASKS),
+        list("standby_tasks").of(TASKS),
+        list("warmup_tasks").of(TASKS),
         boolean("topology_description_required").since(1),
         int32("endpoint_information_epoch"),
         list("partitions_by_user_endpoint").of(&[
@@ -190,18 +195,8 @@ pub(super) static STREAMS_GROUP_DESCRIBE: Api = Api {
                     text("subtopology_id"),
                     topic("source_topics").many(),
                     topic("repartition_sink_topics").many(),
-                    list("state_changelog_topics").of(&[
-                        topic("name"),
-                        int32("partitions"),
-                        int16("replication_factor"),
-                        list("topic_configs").of(&[text("key"), text("value")]),
-                    ]),
-                    list("repartition_source_topics").of(&[
-                        topic("name"),
-                        int32("partitions"),
-                        int16("replication_factor"),
-                        list("topic_configs").of(&[text("key"), text("value")]),
-                    ]),
+                    list("state_changelog_topics").of(INTERNAL_TOPIC),
+                    list("repartition_source_topics").of(INTERNAL_TOPIC),
                 ]),
             ]),
             list("members").of(&[
@@ -217,16 +212,8 @@ pub(super) static STREAMS_GROUP_DESCRIBE: Api = Api {
                 list("client_tags").of(&[text("key"), text("value")]),
                 list("task_offsets").of(&[text("subtopology_id"), int32("partition"), int64("offset")]),
                 list("task_end_offsets").of(&[text("subtopology_id"), int32("partition"), int64("offset")]),
-                one("assignment").of(&[
-                    list("active_tasks").of(&[text("subtopology_id"), int32("partitions").many()]),
-                    list("standby_tasks").of(&[text("subtopology_id"), int32("partitions").many()]),
-                    list("warmup_tasks").of(&[text("subtopology_id"), int32("partitions").many()]),
-                ]),
-                one("target_assignment").of(&[
-                    list("active_tasks").of(&[text("subtopology_id"), int32("partitions").many()]),
-                    list("standby_tasks").of(&[text("subtopology_id"), int32("partitions").many()]),
-                    list("warmup_tasks").of(&[text("subtopology_id"), int32("partitions").many()]),
-                ]),
+                one("assignment").of(ASSIGNMENT),
+                one("target_assignment").of(ASSIGNMENT),
                 boolean("is_classic"),
             ]),
             int32("authorized_operations"),

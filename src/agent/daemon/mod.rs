@@ -1,10 +1,11 @@
 //! The container's first process: captures, keeps the master PCAP, serves sessions, and leaves by itself.
 
+mod listener;
+mod recorder;
+
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use super::reader::Count;
 use super::request::Session;
 use super::state::{Phase, Refilter, Sitting, State, now};
 use super::tls::Tls;
-use super::{Error, log, session};
+use super::{Error, log};
 use crate::capture::backend::{Backend, Kind, Unusable, Wanted};
 use crate::capture::bpf::{LOOPBACK, Program};
 use crate::capture::interpreter::Filter;
@@ -28,20 +29,11 @@ use crate::capture::pcapng;
 /// The most sessions at a time; each is two threads and a buffer.
 pub(super) const MOST_SESSIONS: usize = 8;
 
-/// The most connections at a time, those that only ask included.
-const MOST_CONNECTIONS: usize = 2 * MOST_SESSIONS;
-
 /// How often threads look whether the agent is to end, or anything is due.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How often the kernel is asked what it dropped, besides when a frame says that it did.
-const COUNT: Duration = Duration::from_secs(1);
-
-/// How long a session may wait for that: a capture looks each [`TICK`] whether it is asked.
+/// How long a session may wait for what the kernel dropped: a capture looks each [`TICK`] whether it is asked.
 const RECOUNT: Duration = Duration::from_millis(400);
-
-/// How long the capture goes on after it was told to stop: what was sent before arrives.
-const LINGER: Duration = Duration::from_millis(150);
 
 /// How long sessions may take to fetch the rest at the end: a pod that is deleted waits for its agent.
 const GRACE: Duration = Duration::from_secs(5);
@@ -123,7 +115,7 @@ pub(super) fn run(options: Options) -> Result<(), Error> {
     process::reap_children();
 
     let master = reserve(&options)?;
-    let listener = listen(&options.socket)?;
+    let listener = listener::listen(&options.socket)?;
     let wanted = Wanted { filter: &options.filter, snaplen: options.snaplen, ring: options.ring };
     let capture = options.backend.open(&wanted).map_err(cannot_open)?;
     let tls = options.tls.then(Tls::start).transpose()?;
@@ -297,95 +289,6 @@ impl Daemon {
         self.changed.notify_all();
     }
 
-    /// Replaces the capture filter, if that was asked for.
-    fn change_filter(&self, capture: &mut dyn Backend) {
-        let mut state = self.lock();
-        if !matches!(state.refilter, Refilter::Asked(..)) {
-            return;
-        }
-        let Refilter::Asked(program, text) = std::mem::replace(&mut state.refilter, Refilter::Idle) else { return };
-        let result = capture.set_filter(&program).map_err(|cause| format!("the kernel refuses the filter: {cause}"));
-        if result.is_ok() {
-            state.filter = Filter::new(&program);
-            state.filter_text = text;
-        }
-        state.refilter = Refilter::Done(result);
-        drop(state);
-        self.changed.notify_all();
-    }
-
-    /// Captures until told to stop, and a little longer; then nothing follows.
-    fn capture(&self, mut capture: Box<dyn Backend>) -> io::Result<()> {
-        let result = self.fill(capture.as_mut());
-        let mut state = self.lock();
-        let why = match (&result, &state.phase) {
-            (Err(cause), _) => format!("the capture failed: {cause}"),
-            (Ok(()), Phase::Stopping(why) | Phase::Ended(why)) => why.clone(),
-            (Ok(()), Phase::Capturing) => String::new(),
-        };
-        state.phase = Phase::Ended(why);
-        self.changed.notify_all();
-        result
-    }
-
-    /// Moves frames from the backend to the master PCAP.
-    fn fill(&self, capture: &mut dyn Backend) -> io::Result<()> {
-        let mut asked = Instant::now();
-        let mut stopping = None;
-        loop {
-            let (mut losing, began) = (false, now());
-            // Locked with the first frame, if there is one, until the last.
-            let mut state = None;
-            capture.receive(if stopping.is_some() { LINGER / 4 } else { TICK }, &mut |frame| {
-                losing |= frame.losing;
-                state.get_or_insert_with(|| self.lock()).store(frame, &self.options.pod);
-            })?;
-            if state.take().is_some() {
-                self.changed.notify_all();
-                self.write()?;
-            } else {
-                self.lock().drained = began;
-            }
-            self.change_filter(capture);
-            if losing || asked.elapsed() >= COUNT || self.lock().recount {
-                asked = Instant::now();
-                self.count(capture)?;
-                if let Some(remark) = capture.remark() {
-                    log(format_args!("warning: {remark}"));
-                }
-            }
-            match stopping {
-                None if self.lock().phase != Phase::Capturing => stopping = Some(Instant::now()),
-                // The last sessions are told the last drops.
-                Some(since) if since.elapsed() >= LINGER => return self.count(capture),
-                _ => {}
-            }
-        }
-    }
-
-    /// Asks the kernel what it has dropped.
-    fn count(&self, capture: &mut dyn Backend) -> io::Result<()> {
-        let dropped = capture.dropped()?;
-        let mut state = self.lock();
-        state.lose(dropped);
-        state.filtered = capture.filtered();
-        if std::mem::take(&mut state.recount) {
-            self.changed.notify_all();
-        }
-        Ok(())
-    }
-
-    /// Writes the segments that are full to disk, if the master PCAP is there. Meanwhile the ring takes what comes, and what
-    /// a slow disk makes it drop, the kernel counts.
-    fn write(&self) -> io::Result<()> {
-        let _turn = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let Some(unwritten) = self.lock().master.unwritten() else { return Ok(()) };
-            unwritten.write().map_err(|cause| io::Error::new(cause.kind(), format!("the buffer's disk: {cause}")))?;
-            self.lock().master.written(unwritten);
-        }
-    }
-
     /// Returns when the capture has ended and the sessions have had what there was.
     fn wait_for_the_end(&self) {
         let mut state = self.lock();
@@ -411,35 +314,6 @@ impl Daemon {
             drop(state);
             std::thread::sleep(TICK);
             state = self.lock();
-        }
-    }
-
-    /// Gives each connection a thread, up to the limit.
-    fn accept(&'static self, listener: &UnixListener) {
-        for connection in listener.incoming() {
-            match connection {
-                Ok(connection) => self.serve(connection),
-                // Out of descriptors, say: it passes.
-                Err(_) => std::thread::sleep(TICK),
-            }
-        }
-    }
-
-    fn serve(&'static self, connection: UnixStream) {
-        if self.connections.fetch_add(1, Ordering::Relaxed) >= MOST_CONNECTIONS {
-            self.connections.fetch_sub(1, Ordering::Relaxed);
-            // Whoever does not read this is gone.
-            let _ = session::refuse(&connection, &format!("the agent already has {MOST_CONNECTIONS} connections"));
-            return;
-        }
-        let served = std::thread::Builder::new().stack_size(STACK).spawn(move || {
-            process::be_nice(process::SESSION);
-            // Whatever ends it, the other side has seen it or is gone.
-            let _ = session::serve(self, connection);
-            self.connections.fetch_sub(1, Ordering::Relaxed);
-        });
-        if served.is_err() {
-            self.connections.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -536,29 +410,6 @@ fn reserve(options: &Options) -> Result<Master, Error> {
             _ => error,
         }
     })
-}
-
-/// Listens where only root of this container comes. A socket that nobody listens on any more is removed.
-fn listen(path: &Path) -> Result<UnixListener, Error> {
-    let cannot = |cause: io::Error| {
-        let error = Error::new(format!("cannot listen on {}: {cause}", path.display()));
-        match cause.kind() {
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                error.hint("the agent needs a directory that it can write: run it as root, or give --socket")
-            }
-            _ => error,
-        }
-    };
-    if UnixStream::connect(path).is_ok() {
-        return Err(Error::new(format!("an agent already listens on {}", path.display()))
-            .hint("`sniff-agent status` tells about it, `sniff-agent stop` ends it"));
-    }
-    if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
-        std::fs::remove_file(path).map_err(cannot)?;
-    }
-    let listener = UnixListener::bind(path).map_err(cannot)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(cannot)?;
-    Ok(listener)
 }
 
 fn cannot_open(unusable: Unusable) -> Error {

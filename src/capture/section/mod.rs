@@ -3,7 +3,9 @@
 //! `pcap-file` finds the blocks. Their bodies are read here, because its own reading ends a capture at one odd
 //! timestamp, length or name, where the blocks after it are as good as ever.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+mod body;
+mod clock;
+mod note;
 
 use byteorder_slice::{BigEndian, ByteOrder, LittleEndian};
 use pcap_file::Endianness;
@@ -13,10 +15,11 @@ use pcap_file::pcapng::blocks::{
 };
 use pcap_file::pcapng::{PcapNgFormatError, RawBlock, RawBlockParseError};
 
-use crate::entry::Timestamp;
-
 use super::decoder::{Damage, LARGEST_RECORD, Step};
 use super::{Batch, Interface, Note, Stored, pcapng};
+use crate::entry::Timestamp;
+use body::{Body, text};
+use clock::{Clock, Unit};
 
 /// Decryption Secrets Block, which `pcap-file` has no name for.
 const DECRYPTION_SECRETS_BLOCK: u32 = 10;
@@ -40,54 +43,6 @@ pub(super) struct Sections {
     base: usize,
     /// Time of the last frame; a simple packet has none of its own.
     last: Timestamp,
-}
-
-/// How an interface of the current section measures.
-#[derive(Debug)]
-struct Clock {
-    unit: Unit,
-    /// Seconds to be added.
-    offset: i64,
-    /// The most bytes kept of a frame; 0 = all.
-    snaplen: u32,
-    /// Frames lost so far, as packets' drop counts say.
-    dropped: u64,
-}
-
-/// What a tick of a timestamp is worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unit {
-    /// So many nanoseconds.
-    Nanoseconds(i128),
-    /// One nanosecond is so many ticks.
-    PerNanosecond(i128),
-    /// A second is two to this power.
-    Binary(u8),
-}
-
-impl Unit {
-    /// From the `if_tsresol` option.
-    fn new(resolution: u8) -> Self {
-        let power = resolution & 0x7f;
-        match power {
-            _ if resolution & 0x80 != 0 => Self::Binary(power),
-            0..=9 => Self::Nanoseconds(10_i128.pow(9 - u32::from(power))),
-            _ => Self::PerNanosecond(10_i128.saturating_pow(u32::from(power) - 9)),
-        }
-    }
-}
-
-impl Clock {
-    fn time(&self, ticks: u64) -> Timestamp {
-        let ticks = i128::from(ticks);
-        let nanos = match self.unit {
-            Unit::Nanoseconds(worth) => ticks * worth,
-            Unit::PerNanosecond(ticks_per) => ticks / ticks_per,
-            Unit::Binary(power) => (ticks * 1_000_000_000) >> power,
-        };
-        let nanos = nanos + i128::from(self.offset) * 1_000_000_000;
-        Timestamp(i64::try_from(nanos).unwrap_or(if nanos < 0 { i64::MIN } else { i64::MAX }))
-    }
 }
 
 impl Sections {
@@ -171,7 +126,7 @@ impl Sections {
                 let packet = Packet { interface: 0, ticks: None, offset: 4, captured, len };
                 frames.push(self.packet(&packet, start, count)?);
             }
-            NAME_RESOLUTION_BLOCK => notes.extend(names(&body)),
+            NAME_RESOLUTION_BLOCK => notes.extend(note::names(&body)),
             INTERFACE_STATISTIC_BLOCK => notes.extend(self.statistics(&body)),
             DECRYPTION_SECRETS_BLOCK if body.u32(0) == Some(TLS_KEY_LOG) => {
                 let length = body.u32(4).unwrap_or(0) as usize;
@@ -179,7 +134,7 @@ impl Sections {
                 notes.push(Note::Secrets(lines.get(..length).unwrap_or(lines).to_vec()));
             }
             CUSTOM_BLOCK_COPIABLE | CUSTOM_BLOCK_NON_COPIABLE if body.u32(0) == Some(ENTERPRISE) => {
-                notes.extend(ours(body.rest(4)));
+                notes.extend(note::ours(body.rest(4)));
             }
             _ => {}
         }
@@ -283,107 +238,6 @@ struct Packet {
     offset: usize,
     captured: usize,
     len: u32,
-}
-
-/// A block's body, or an option's value, in the section's byte order.
-struct Body<'a, B> {
-    bytes: &'a [u8],
-    order: std::marker::PhantomData<B>,
-}
-
-impl<'a, B: ByteOrder> Body<'a, B> {
-    fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, order: std::marker::PhantomData }
-    }
-
-    fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn rest(&self, at: usize) -> &'a [u8] {
-        self.bytes.get(at..).unwrap_or_default()
-    }
-
-    fn u16(&self, at: usize) -> Option<u16> {
-        self.bytes.get(at..at + 2).map(B::read_u16)
-    }
-
-    fn u32(&self, at: usize) -> Option<u32> {
-        self.bytes.get(at..at + 4).map(B::read_u32)
-    }
-
-    fn u64(&self, at: usize) -> Option<u64> {
-        self.bytes.get(at..at + 8).map(B::read_u64)
-    }
-
-    /// The type-length-value items from `at` on, to the first that is of type 0 or not whole.
-    fn options(&self, at: usize) -> impl Iterator<Item = (u16, Self)> + use<'a, B> {
-        let mut rest = self.rest(at);
-        std::iter::from_fn(move || {
-            let (head, tail) = rest.split_first_chunk::<4>()?;
-            let (code, length) = (B::read_u16(head), usize::from(B::read_u16(head.get(2..)?)));
-            let value = tail.get(..length).filter(|_| code != 0)?;
-            rest = tail.get(length.next_multiple_of(4)..).unwrap_or_default();
-            Some((code, Self::new(value)))
-        })
-    }
-}
-
-/// The names in a name resolution block.
-fn names<B: ByteOrder>(body: &Body<'_, B>) -> Vec<Note> {
-    let mut notes = Vec::new();
-    for (code, record) in body.options(0) {
-        let (address, names) = match code {
-            1 => match record.bytes.split_first_chunk::<4>() {
-                Some((octets, names)) => (IpAddr::V4(Ipv4Addr::from(*octets)), names),
-                None => continue,
-            },
-            2 => match record.bytes.split_first_chunk::<16>() {
-                Some((octets, names)) => (IpAddr::V6(Ipv6Addr::from(*octets)), names),
-                None => continue,
-            },
-            _ => continue,
-        };
-        let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-        notes.extend(names.map(|name| Note::Name(address, text(name))));
-    }
-    notes
-}
-
-/// A custom block of ours, after the enterprise number: kind (little-endian), then JSON that zeros fill up.
-fn ours(data: &[u8]) -> Option<Note> {
-    let (kind, json) = data.split_first_chunk::<4>()?;
-    let end = json.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    let json = json.get(..end)?;
-    match u32::from_le_bytes(*kind) {
-        1 => Some(Note::Hello(text(json))),
-        2 => {
-            #[derive(serde::Deserialize)]
-            struct Flushed {
-                from: u64,
-                count: u64,
-            }
-            let Flushed { from, count } = serde_json::from_slice(json).ok()?;
-            Some(Note::Flushed { from, count })
-        }
-        3 => Some(Note::End(text(json))),
-        4 => {
-            #[derive(serde::Deserialize)]
-            struct Filtered {
-                from: u64,
-                next: u64,
-                count: u64,
-            }
-            let Filtered { from, next, count } = serde_json::from_slice(json).ok()?;
-            Some(Note::Filtered { from, next, count })
-        }
-        5 => serde_json::from_slice(json).ok().map(Note::Probes),
-        _ => None,
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned()
 }
 
 fn malformed(cause: &PcapNgFormatError) -> Damage {
@@ -516,24 +370,6 @@ pub(super) mod tests {
             batch.interfaces.iter().map(|interface| (interface.name.as_str(), interface.link)).collect();
         assert_eq!(names, [("shop/cart:eth0", 1), ("lo", 101), ("", 113)]);
         assert_eq!(batch.interfaces.first().and_then(|interface| interface.pod.as_deref()), Some("shop/cart"));
-    }
-
-    #[test]
-    fn every_resolution_of_timestamps_counts() {
-        for (resolution, ticks, nanos) in [
-            (0, 3, 3_000_000_000),
-            (3, 1, 1_000_000),
-            (9, 1, 1),
-            (12, 2_500, 2),
-            (127, u64::MAX, 0),
-            (0x80, 3, 3_000_000_000),
-            (0xa0, 1 << 31, 500_000_000),
-            (0xff, u64::MAX, 0),
-            (0, u64::MAX, i64::MAX),
-        ] {
-            let clock = Clock { unit: Unit::new(resolution), offset: 0, snaplen: 0, dropped: 0 };
-            assert_eq!(clock.time(ticks), Timestamp(nanos), "{resolution}");
-        }
     }
 
     #[test]
