@@ -85,6 +85,14 @@ pub(super) fn lock_memory() {
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
 }
 
+/// True if the process has the capability `SYS_ADMIN` (21), by capabilities(7).
+#[cfg(feature = "tls")]
+pub(super) fn may_administrate() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_some_and(|set| set & 1 << 21 != 0)
+}
+
 /// Waits until there is something to read, or for so long.
 #[cfg(feature = "tls")]
 pub(super) fn wait_for_input(file: std::os::fd::BorrowedFd<'_>, time: std::time::Duration) {

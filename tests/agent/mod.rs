@@ -6,6 +6,7 @@ mod buffer;
 mod capture;
 mod daemon;
 mod plaintext;
+mod refused;
 mod sessions;
 mod support;
 mod tls;

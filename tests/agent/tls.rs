@@ -626,20 +626,3 @@ fn programs_whose_tls_no_probe_understands_are_told_of() {
     let told = blocks.iter().rev().find_map(|block| if let Block::Probes(told) = block { Some(told) } else { None });
     assert_eq!(told.expect("the probes' account")["unknown"], all);
 }
-
-#[test]
-fn without_what_it_takes_it_says_so() {
-    let net = Net::new();
-    let refusal = |mut command: Command| {
-        let output = command.args(["run", "--tls"]).arg("--socket").arg(net.socket()).output().expect("it runs");
-        assert_eq!(output.status.code(), Some(1));
-        said(&output)
-    };
-    // Here the PID namespace may be the machine's own, which is refused first.
-    let pod = Processes::new(&net);
-    let mut command = pod.command("setpriv");
-    command.args(["--bounding-set", "-sys_admin,-bpf,-perfmon"]).arg(binary_with_probes());
-    let said = refusal(command);
-    assert!(said.starts_with("error: cannot read TLS keys: "), "{said}");
-    assert!(said.contains("\nhint: uprobes need the capabilities SYS_ADMIN and SYS_PTRACE"), "{said}");
-}

@@ -252,7 +252,11 @@ fn innermost(error: &dyn std::error::Error) -> String {
 fn refused(cause: &str) -> Error {
     let error = Error::new(format!("cannot read TLS keys: {cause}"));
     if cause.contains("os error 1)") || cause.contains("os error 13)") {
-        return error.hint("uprobes need the capabilities SYS_ADMIN and SYS_PTRACE; --keylog FILE works without");
+        return error.hint(if process::may_administrate() {
+            "seccomp, SELinux, AppArmor or lockdown refuses bpf or perf_event_open here; --keylog FILE works without"
+        } else {
+            "uprobes need the capabilities SYS_ADMIN and SYS_PTRACE; --keylog FILE works without"
+        });
     }
     error.hint("uprobes need Linux 5.8 or later with BPF and UPROBE_EVENTS; --keylog FILE works without")
 }

@@ -8,6 +8,7 @@ typedef unsigned long long u64;
 
 #define SEC(name) __attribute__((section(name), used))
 #define INLINE static inline __attribute__((always_inline))
+#define GLOBAL __attribute__((noinline))
 
 // Map definitions as BTF has them.
 #define NUMBER(name, value) int (*name)[value]

@@ -25,57 +25,57 @@ INLINE u32 named(u64 name) {
     return 0;
 }
 
+// Where the values of a derivation are, as far as they are there.
+struct values { struct place key, secret, label, salt, seeds[3]; };
+
 // EVP_KDF_derive(ctx, out, size, parameters) of OpenSSL 3. Of derivations that are none of TLS, or give no traffic secret, nothing
 // leaves the kernel.
 SEC("uprobe/kdf")
 int kdf(struct registers *it) {
     u64 parameters = it->C4;
-    struct place key = {}, secret = {}, label = {}, salt = {}, first = {}, second = {}, third = {};
-    u32 seeds = 0, over = 0;
+    struct values found;
+    u32 seeds = 0;
     u8 start[4];
     if (!parameters || !is_target())
         return 0;
-#pragma unroll
+    // A read that fails leaves zeros. The verifier would tell those that it knows from what is found, and go on with each.
+    read(&found, sizeof found, &found);
     for (u32 i = 0; i < PARAMETERS; i++) {
         struct parameter parameter;
         u64 name = 0;
-        if (over)
-            continue;
-        if (read(&parameter, sizeof parameter, (void *)(parameters + i * sizeof parameter)) != 0 || !parameter.name) {
-            over = 1;
-            continue;
-        }
+        if (read(&parameter, sizeof parameter, (void *)(parameters + i * sizeof parameter)) != 0 || !parameter.name)
+            break;
         read_text(&name, sizeof name, (void *)parameter.name);
         struct place place = {parameter.bytes, parameter.size};
         switch (named(name)) {
         case KEY:
-            key = place;
+            found.key = place;
             break;
         case SECRET:
-            secret = place;
+            found.secret = place;
             break;
         case LABEL:
-            label = place;
+            found.label = place;
             break;
         case SALT:
-            salt = place;
+            found.salt = place;
             break;
         case SEED:
             if (seeds == 0)
-                first = place;
+                found.seeds[0] = place;
             else if (seeds == 1)
-                second = place;
+                found.seeds[1] = place;
             else if (seeds == 2)
-                third = place;
+                found.seeds[2] = place;
             seeds++;
             break;
         }
     }
-    if (begins(start, label) && is_secret(start)) {
-        if (derivation(OPENSSL, LABEL, label, key, salt) && it->C3 > 0 && it->C3 <= MOST)
+    if (begins(start, found.label) && is_secret(start)) {
+        if (derivation(OPENSSL, LABEL, found.label, found.key, found.salt) && it->C3 > 0 && it->C3 <= MOST)
             remember(0, it->C2, it->C3);
-    } else if (begins(start, first) && is_expansion(start)) {
-        expansion(OPENSSL, secret, first, second, third);
+    } else if (begins(start, found.seeds[0]) && is_expansion(start)) {
+        expansion(OPENSSL, found.secret, found.seeds[0], found.seeds[1], found.seeds[2]);
     }
     return 0;
 }
