@@ -154,6 +154,18 @@ pub(super) fn cut(text: &mut String, said: &str, width: usize) {
     }
 }
 
+/// The same for names, which differ at their ends: `front-end-5…d8bc8`.
+pub(super) fn cut_within(text: &mut String, said: &str, width: usize) {
+    /// What tells pods of one workload apart.
+    const SUFFIX: usize = 5;
+    let tail = SUFFIX.min(width.saturating_sub(1) / 2);
+    let Some((at, _)) = said.char_indices().rev().take(tail).last().filter(|(at, _)| is_plain(&said[*at..])) else {
+        return cut(text, said, width);
+    };
+    cut(text, said, width - tail);
+    text.push_str(&said[at..]);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,6 +202,8 @@ mod tests {
     fn wide_characters_are_never_cut_in_half() {
         let cut_to = |cells| shown(|text, said| cut(text, said, cells), "漢字かな");
         assert_eq!([5, 6].map(cut_to), ["漢字…", "漢字… "]);
+        let name = |cells| shown(|text, said| cut_within(text, said, cells), "front-end-5769674456-d8bc8");
+        assert_eq!([17, 10, 1].map(name), ["front-end-5…d8bc8", "front…8bc8", "…"]);
         assert_eq!(shown(safe, "a\u{1b}[31m\nb\u{202e}"), "a\u{fffd}[31m b\u{fffd}");
         assert_eq!(["漢字", "ab c"].map(width), [4, 4]);
     }

@@ -1,14 +1,15 @@
 //! The live table: rows as they come, as wide as the terminal.
 //!
 //! Rows can't wait for the end, so widths are chosen as they go: a column grows with what it has to show, within its limits,
-//! and TARGET takes what is left. Where the output is no terminal nothing is cut and nothing is coloured.
+//! and TARGET takes what is left. A narrow terminal has fewer columns rather than cells that say nothing. Where the output is
+//! no terminal nothing is cut and nothing is coloured.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 
-use super::cell::{cut, endpoint, latency, number, safe, size, spaces, time_of_day, width};
+use super::cell::{cut, cut_within, endpoint, latency, number, safe, size, spaces, time_of_day, width};
 use crate::entry::{Endpoint, Entry, Half, JOINED, Timestamp};
 use crate::pipeline::Sink;
 
@@ -43,6 +44,28 @@ const fn right(head: &'static str, start: usize) -> Column {
     Column { head, start, limit: start + 3, right: true }
 }
 
+impl Column {
+    /// True for the one that takes what the others leave.
+    fn is_rest(&self) -> bool {
+        self.limit == usize::MAX
+    }
+
+    /// True for names of pods, which differ at their ends.
+    fn is_name(&self) -> bool {
+        matches!(self.head, "SOURCE" | "DESTINATION")
+    }
+
+    /// The cells that it starts with on a narrow terminal, and gives away only if nothing else can.
+    fn least(&self) -> usize {
+        match self.head {
+            "TARGET" => 18,
+            "SOURCE" | "DESTINATION" => 14,
+            "PROTOCOL" | "OPERATION" | "STATUS" => 5,
+            _ => self.start,
+        }
+    }
+}
+
 const TABLE: &[Column] = &[
     column("TIME", 12, 12),
     column("SOURCE", 18, 32),
@@ -72,8 +95,13 @@ const WIDE: &[Column] = &[
     column("WARNINGS", 8, 60),
 ];
 
+/// What a narrow terminal does without, the first first, until the others have what makes them readable.
+const SHED: [&str; 3] = ["SIZE", "TIME", "PROTOCOL"];
+
 /// Rows after which a terminal is shown the head again.
 const HEAD_EVERY: usize = 50;
+/// Cells between columns.
+const GAP: usize = 2;
 /// The share of a terminal that TARGET keeps before the names are cut: one cell in so many.
 const TARGET_SHARE: usize = 4;
 /// What TARGET is given where lines have no end.
@@ -118,6 +146,8 @@ pub struct Table<W> {
     look: Look,
     columns: &'static [Column],
     widths: Vec<usize>,
+    /// What each column gives away only if nothing else can; none for those that are not shown.
+    least: Vec<Option<usize>>,
     rows: usize,
     cells: Cells,
     /// The line that is being written, and its columns' widths.
@@ -129,9 +159,34 @@ impl<W: Write> Table<W> {
     /// Writes to `out`.
     pub fn new(out: W, look: Look) -> Self {
         let columns = if look.wide { WIDE } else { TABLE };
-        let start = |column: &Column| if column.limit == usize::MAX { PIPED_TARGET } else { column.start };
-        let widths = columns.iter().map(start).collect();
-        Self { out, look, columns, widths, rows: 0, cells: Cells::default(), line: String::new(), fitted: Vec::new() }
+        let room = columns.iter().map(|column| column.start + GAP).sum::<usize>() - GAP;
+        let is_narrow = look.width.is_some_and(|width| width < room);
+        // Who wants all columns has lines that wrap rather than cells that say nothing.
+        let width = look.width.filter(|_| !look.wide || !is_narrow);
+        let start = |column: &Column| if is_narrow && !look.wide { column.least() } else { column.start };
+        let widths = columns.iter().map(|column| if column.is_rest() { PIPED_TARGET } else { start(column) }).collect();
+        let least = |column: &Column| if column.is_name() { column.least() } else { start(column) };
+        let mut least: Vec<_> = columns.iter().map(|column| Some(least(column))).collect();
+        for head in SHED {
+            let taken = least.iter().flatten().map(|cells| cells + GAP).sum::<usize>();
+            if width.is_none_or(|width| taken <= width + GAP) {
+                break;
+            }
+            for (least, _) in least.iter_mut().zip(columns).filter(|(_, column)| column.head == head) {
+                *least = None;
+            }
+        }
+        Self {
+            out,
+            look: Look { width, ..look },
+            columns,
+            widths,
+            least,
+            rows: 0,
+            cells: Cells::default(),
+            line: String::new(),
+            fitted: Vec::new(),
+        }
     }
 
     fn fill(&mut self, entry: &Entry) {
@@ -206,7 +261,7 @@ impl<W: Write> Table<W> {
     /// Lets columns grow to what they have to show.
     fn grow(&mut self) {
         for ((wide, (_, cells)), column) in self.widths.iter_mut().zip(self.cells.iter()).zip(self.columns) {
-            if column.limit != usize::MAX {
+            if !column.is_rest() {
                 let limit = if self.look.width.is_some() { column.limit } else { usize::MAX };
                 *wide = (*wide).max(cells.min(limit));
             }
@@ -218,16 +273,20 @@ impl<W: Write> Table<W> {
         let widths = &mut self.fitted;
         widths.clone_from(&self.widths);
         let Some(total) = self.look.width else { return };
-        let Some(target) = self.columns.iter().position(|column| column.limit == usize::MAX) else { return };
+        let Some(target) = self.columns.iter().position(Column::is_rest) else { return };
+        let least = |at: usize| self.least.get(at).copied().flatten();
         let taken = |widths: &[usize]| {
-            widths.iter().enumerate().filter(|(at, _)| *at != target).map(|(_, cells)| cells + 2).sum::<usize>()
+            let others = widths.iter().enumerate().filter(|(at, _)| *at != target && least(*at).is_some());
+            others.map(|(_, cells)| cells + GAP).sum::<usize>()
         };
-        // Names first, then whatever is widest, one cell at a time: rows never wrap.
+        // What has most beyond its least first, then whatever is widest, one cell at a time: rows never wrap.
         while taken(widths) + total / TARGET_SHARE > total {
-            let names = widths.iter().enumerate().filter(|(at, cells)| {
-                *at != target && **cells > 4 && matches!(self.columns.get(*at), Some(column) if !column.right)
+            let give = widths.iter().enumerate().filter_map(|(at, cells)| {
+                let column = self.columns.get(at).filter(|column| !column.right && column.head != "TIME")?;
+                let least = least(at).filter(|_| !column.is_rest() && *cells > 4)?;
+                Some((at, (cells.saturating_sub(least), *cells)))
             });
-            let Some((widest, _)) = names.max_by_key(|(_, cells)| **cells) else { break };
+            let Some((widest, _)) = give.max_by_key(|(_, size)| *size) else { break };
             if let Some(cells) = widths.get_mut(widest) {
                 *cells -= 1;
             }
@@ -243,8 +302,12 @@ impl<W: Write> Table<W> {
         self.fit();
         let line = &mut self.line;
         line.clear();
-        let last = self.columns.len().saturating_sub(1);
-        for (at, (((cell, taken), wide), column)) in self.cells.iter().zip(&self.fitted).zip(self.columns).enumerate() {
+        let last = self.least.iter().rposition(Option::is_some).unwrap_or_default();
+        let cells = self.cells.iter().zip(&self.fitted).zip(self.columns).enumerate();
+        for (at, (((cell, taken), wide), column)) in cells {
+            if self.least.get(at).is_none_or(Option::is_none) {
+                continue;
+            }
             let style = if self.look.colour { styles(at) } else { Style::new() };
             let fits = self.look.width.is_none() || taken <= *wide;
             let rest = wide.saturating_sub(taken);
@@ -256,6 +319,8 @@ impl<W: Write> Table<W> {
             }
             if fits {
                 line.push_str(cell);
+            } else if column.is_name() && cell != column.head {
+                cut_within(line, cell, *wide);
             } else {
                 cut(line, cell, *wide);
             }
@@ -365,6 +430,17 @@ mod tests {
             }
         }
         insta::assert_snapshot!(show(Look { width: Some(120), ..Look::default() }));
+    }
+
+    #[test]
+    fn a_narrow_terminal_has_fewer_columns_that_can_be_read() {
+        insta::assert_snapshot!(show(Look { width: Some(80), ..Look::default() }));
+        let narrow = show(Look { width: Some(60), ..Look::default() });
+        let head: Vec<&str> = narrow.lines().next().unwrap_or_default().split_whitespace().collect();
+        assert_eq!(head.first().zip(head.last()), Some((&"SOURCE", &"LATENCY")), "{narrow}");
+        // Who asks for everything has everything, on longer lines if need be.
+        let wide = show(Look { width: Some(80), wide: true, ..Look::default() });
+        assert_eq!(wide, show(Look { wide: true, ..Look::default() }));
     }
 
     #[test]
