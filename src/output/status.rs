@@ -58,10 +58,7 @@ impl Status {
             // Nobody is left to tell if stderr is gone.
             let _ = writeln!(anstream::stderr(), "{text}");
         };
-        match &self.bar {
-            Some(bar) => bar.suspend(print),
-            None => print(),
-        }
+        self.around(print);
     }
 
     /// Shows a bar for `total` bytes, or a spinner where the total is unknown. Only on a terminal.
@@ -110,14 +107,15 @@ impl Status {
         });
         bar.set_message(text.to_owned());
         bar.tick();
+        to_its_beginning();
     }
 
     /// Does something that writes to the terminal while the bar is away.
     pub fn around<T>(&self, write: impl FnOnce() -> T) -> T {
-        match &self.bar {
-            Some(bar) => bar.suspend(write),
-            None => write(),
-        }
+        let Some(bar) = &self.bar else { return write() };
+        let result = bar.suspend(write);
+        to_its_beginning();
+        result
     }
 
     /// Moves the bar.
@@ -133,6 +131,12 @@ impl Status {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Puts the cursor before the line that was drawn: behind it, the `^C` that a terminal echoes would begin another one, and the
+/// line would stay.
+fn to_its_beginning() {
+    let _ = anstream::stderr().write_all(b"\r");
 }
 
 fn bracketed(note: &str) -> String {
