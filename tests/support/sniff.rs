@@ -104,13 +104,13 @@ impl Sniff {
 
     /// Waits until it has said so many lines with `text` on stderr.
     pub fn says(&self, text: &str, times: usize) {
-        let said = || self.stderr.lock().unwrap().lines().filter(|line| line.contains(text)).count();
+        let mut said = lines_with(&self.stderr, text);
         self.wait(&format!("{times} × {text:?}"), || said() >= times);
     }
 
     /// Waits until it has printed so many lines with `text`.
     pub fn prints(&self, text: &str, times: usize) {
-        let printed = || self.stdout.lock().unwrap().lines().filter(|line| line.contains(text)).count();
+        let mut printed = lines_with(&self.stdout, text);
         self.wait(&format!("{times} × {text:?} on stdout"), || printed() >= times);
     }
 
@@ -120,7 +120,7 @@ impl Sniff {
         stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    fn wait(&self, what: &str, is_there: impl Fn() -> bool) {
+    fn wait(&self, what: &str, mut is_there: impl FnMut() -> bool) {
         let since = Instant::now();
         while !is_there() {
             let said = self.stderr.lock().unwrap();
@@ -145,6 +145,16 @@ impl Sniff {
     pub fn interrupt(self) -> Done {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        self.end()
+    }
+
+    /// Ctrl-C until it is gone.
+    pub fn interrupt_at_once(mut self) -> Done {
+        let id = self.child.id().to_string();
+        while self.child.try_wait().unwrap().is_none() {
+            Command::new("kill").args(["-INT", &id]).status().unwrap();
+            std::thread::sleep(Duration::from_millis(50));
+        }
         self.end()
     }
 
@@ -173,6 +183,17 @@ impl Drop for Sniff {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Counts the lines with `text`, and looks at each of them once: there may be many megabytes.
+fn lines_with(all: &Mutex<String>, text: &str) -> impl FnMut() -> usize {
+    let (mut looked_at, mut count) = (0, 0);
+    move || {
+        let all = all.lock().unwrap();
+        count += all[looked_at..].lines().filter(|line| line.contains(text)).count();
+        looked_at = all.len();
+        count
     }
 }
 
