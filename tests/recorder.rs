@@ -92,7 +92,7 @@ async fn a_session_that_was_kept_can_be_opened_until_it_is_deleted() {
     };
     let live = with(&["web", "-n", &place.namespace, "--keep=monday", "--duration", "3s", "-o", "json"]);
     assert!(live.stderr.contains("kubectl sniff sessions open monday"), "{}", live.stderr);
-    let listed = with(&["sessions", "--json"]).entries();
+    let listed = with(&["sessions", "-o", "json"]).entries();
     let rows = live.entries().len();
     assert_eq!((listed.len(), &listed[0]["name"], &listed[0]["entries"]), (1, &json!("monday"), &json!(rows)));
     // Live, rows come as soon as they can; from a file, in the order of its packets.
@@ -107,7 +107,7 @@ async fn a_session_that_was_kept_can_be_opened_until_it_is_deleted() {
     let again = with(&["sessions", "open", "monday", "-o", "json"]).entries();
     assert_eq!(rows_of(again), rows_of(live.entries()));
     with(&["sessions", "delete", "monday"]);
-    assert_eq!(with(&["sessions", "--json"]).stdout, "");
+    assert_eq!(with(&["sessions", "-o", "json"]).stdout, "");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 

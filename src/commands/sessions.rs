@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 
 use super::dissection::Dissection;
 use super::{Failure, read};
@@ -17,9 +17,18 @@ pub struct Args {
     #[command(subcommand)]
     action: Option<Action>,
 
+    /// What to print for each session
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Rows for people
+    #[default]
+    Table,
     /// One JSON object a line
-    #[arg(long)]
-    json: bool,
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -46,7 +55,7 @@ enum Action {
 
 pub fn run(args: &Args, status: &mut Status) -> Result<(), Failure> {
     match &args.action {
-        None => list(args.json, status),
+        None => list(args.output, status),
         Some(Action::Open { name, dissection }) => read::run(&open(name)?.capture(), dissection, status),
         Some(Action::Delete { names, all }) => {
             let kept = if *all {
@@ -73,14 +82,14 @@ fn open(name: &str) -> Result<Kept, Failure> {
         .map_err(|error| Failure::new(error.to_string()).hint("kubectl sniff sessions lists those there are"))
 }
 
-fn list(json: bool, status: &Status) -> Result<(), Failure> {
+fn list(format: Format, status: &Status) -> Result<(), Failure> {
     let sessions = Kept::all().map_err(|error| unreadable(&error))?;
     if sessions.is_empty() {
         status.line("no session is kept; kubectl sniff PODS --keep keeps one");
         return Ok(());
     }
     let mut out = anstream::stdout().lock();
-    if json {
+    if format == Format::Json {
         for session in &sessions {
             writeln!(out, "{}", serde_json::to_string(session.about()).map_err(std::io::Error::other)?)?;
         }
