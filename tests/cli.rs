@@ -105,11 +105,38 @@ fn what_is_no_capture_is_one_error_that_names_file_and_reason() {
 
 #[test]
 fn wrong_usage_is_told_and_exits_with_2() {
-    for arguments in [&[][..], &["-n", "shop"], &["-o", "rows"], &["--pcap", "x", "--decode-as", "80=nothing"]] {
+    for arguments in [
+        &[][..],
+        &["-n", "shop"],
+        &["-o", "rows"],
+        &["--pcap", "x", "--decode-as", "80=nothing"],
+        &["--pcap", "x", "--count", "0"],
+        &["web", "--filter", "prot 80"],
+    ] {
         let done = run(arguments);
         assert_eq!((done.code(), done.stdout.as_str()), (Some(2), ""), "{arguments:?}: {}", done.stderr);
         assert!(done.stderr.starts_with("error: "), "{arguments:?}: {}", done.stderr);
     }
+    let two = run(&["front-end", "catalogue"]);
+    assert_eq!(two.code(), Some(2));
+    assert!(two.stderr.contains("\"catalogue\"") && two.stderr.contains("hint: several names"), "{}", two.stderr);
+}
+
+#[test]
+fn a_port_is_what_it_is_said_to_be() {
+    let http = read("as-it-is.pcap", &capture(), &["-o", "json"]).entries();
+    assert!(http.iter().all(|entry| entry["protocol"] == "http"), "{http:?}");
+    let other = read("as-told.pcap", &capture(), &["-o", "json", "--decode-as", "80=redis"]).entries();
+    assert!(!other.iter().any(|entry| entry["protocol"] == "http"), "{other:?}");
+}
+
+#[test]
+fn without_a_cluster_the_error_is_all_that_is_said() {
+    let done = run(&["web", "--kubeconfig", "/dev/null", "--server", "http://127.0.0.1:1"]);
+    assert_eq!((done.code(), done.stdout.as_str()), (Some(1), ""));
+    let lines: Vec<&str> = done.stderr.lines().collect();
+    assert!(lines[0].starts_with("error: cannot reach the API server at http://127.0.0.1:1"), "{}", done.stderr);
+    assert!(!done.stderr.contains("0 pods"), "{}", done.stderr);
 }
 
 #[test]

@@ -163,7 +163,8 @@ async fn rows_that_nobody_reads_cost_no_packet_and_little_memory() {
     let serve = "mkdir -p /tmp/w; head -c 200000 /dev/urandom >/tmp/w/index.html; httpd -f -p 8080 -h /tmp/w";
     spec["containers"][0]["command"][2] = json!(serve);
     place.pod("web", &spec).await;
-    let mut live = Sniff::unread(at_cluster(&["web", "-n", &place.namespace, "-o", "json", "--buffer", "4Mi"]));
+    let arguments = ["web", "-n", &place.namespace, "-o", "json"];
+    let mut live = Sniff::unread(at_cluster(&[&arguments[..], &["--buffer", "4Mi"]].concat()));
     live.says("+ ", 1);
     let before = memory(live.id(), "VmRSS");
     let script = format!(
@@ -181,6 +182,11 @@ async fn rows_that_nobody_reads_cost_no_packet_and_little_memory() {
     let numbers: Vec<usize> = done.entries().iter().filter_map(number).collect();
     assert_eq!(numbers, (1..=COUNT).collect::<Vec<_>>(), "{}", done.stderr);
     assert!(grown < 80_000, "{grown} kB");
+
+    // Who does not want to wait until somebody reads what has come is not made to.
+    let live = Sniff::unread(at_cluster(&[&arguments[..], &["--since", "1h"]].concat()));
+    live.says("+ ", 1);
+    assert_eq!(live.interrupt_at_once().code(), Some(130));
 }
 
 #[tokio::test(flavor = "multi_thread")]

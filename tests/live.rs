@@ -184,6 +184,8 @@ async fn names_packets_and_ends_are_as_asked() {
     assert_eq!(short.code(), Some(0), "{}", short.stderr);
     assert!(short.stdout.lines().count() > 5, "{}", short.stdout);
 
+    let wrong = Sniff::at_cluster(&["*we", "-n", &namespace]).end();
+    assert_eq!((wrong.stdout.as_str(), wrong.code()), ("", Some(2)), "{}", wrong.stderr);
     let bad = Sniff::at_cluster(&["web", "-n", &namespace, "--image", "localhost/sniff-test/none:1"]).end();
     assert_eq!((bad.stdout.as_str(), bad.code()), ("", Some(1)));
     assert!(bad.stderr.contains("error: ") && bad.stderr.contains("hint: "), "{}", bad.stderr);

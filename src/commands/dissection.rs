@@ -1,6 +1,7 @@
 //! The flags that say how to dissect and what to print: the same for live pods and for files.
 
 use std::io::{IsTerminal, Write};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -61,7 +62,7 @@ pub struct Dissection {
 
     /// End after so many entries
     #[arg(long, value_name = "N")]
-    pub count: Option<u64>,
+    count: Option<NonZeroU64>,
 }
 
 /// When to use colour.
@@ -97,6 +98,11 @@ impl Dissection {
             descriptors,
             turn: dissect::Turn::default(),
         }
+    }
+
+    /// The number of entries to end after.
+    pub fn count(&self) -> Option<u64> {
+        self.count.map(NonZeroU64::get)
     }
 
     /// How the table looks on what stdout is now.

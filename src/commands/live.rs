@@ -139,7 +139,7 @@ impl Session<'_> {
                 saved.capture.close();
             }
         }
-        let mut sink = Counted::new(printer, self.dissection.count);
+        let mut sink = Counted::new(printer, self.dissection.count());
         // Rows and what is below them are in one place only if both are on the terminal.
         let is_table = matches!(format, Format::Table | Format::Wide);
         let has_footer = is_table && io::stdout().is_terminal() && io::stderr().is_terminal();
@@ -155,6 +155,11 @@ impl Session<'_> {
             saved,
             kept: self.kept,
             seen,
+            place: match namespaces.as_slice() {
+                [] => "all namespaces".to_owned(),
+                [one] => format!("namespace {one}"),
+                several => format!("namespaces {}", several.join(", ")),
+            },
             since: Instant::now(),
             pods: HashMap::new(),
             sniffed: 0,
@@ -189,8 +194,14 @@ impl Session<'_> {
         let spilled = events.spilled();
         drop(events);
         let found_nothing = looks_back && watcher.sniffed == 0 && matches!(end, End::Done);
-        let result = watcher.finish(end, self.dissection.count, spilled);
-        match session.await {
+        let session = session.await;
+        // Nothing came of it, so there is nothing to sum up.
+        let end = match &session {
+            Ok(Err(error)) if watcher.sniffed == 0 => End::Failed(error.clone().into()),
+            _ => end,
+        };
+        let result = watcher.finish(end, self.dissection.count(), spilled);
+        match session {
             Ok(Err(error)) => Err(error.into()),
             Ok(Ok(())) if found_nothing => Err(Failure::new("no agent has recorded anything in these pods")
                 .hint("kubectl sniff start PODS has them record from now on; kubectl sniff ls lists those that do")),
@@ -265,6 +276,8 @@ struct Watcher<'a> {
     saved: Vec<Saved>,
     kept: Option<Kept>,
     seen: Arc<Seen>,
+    /// The namespaces that are looked in.
+    place: String,
     since: Instant,
     pods: HashMap<u32, Pod>,
     /// Pods that an agent has streamed from.
@@ -337,7 +350,7 @@ impl Watcher<'_> {
             Event::Waiting if self.failed && self.sniffed == 0 => {
                 return Err(End::Failed(Failure::new("no pod could be sniffed")));
             }
-            Event::Waiting => self.status.waiting("waiting for pods that match"),
+            Event::Waiting => self.status.waiting(&format!("waiting for pods that match in {}", self.place)),
             Event::Skipped { pod, reason } => self.status.note(&format!("{pod} is left out: {reason}")),
             Event::Appeared { tap, pod, node } => {
                 self.status.clear();
@@ -466,7 +479,10 @@ impl Watcher<'_> {
         let counts = match end {
             End::Failed(failure) => return Err(failure),
             End::Unread if !complete => return Ok(()),
-            End::Unread => self.live.counts(),
+            End::Unread => match self.live.flush().map_err(End::from) {
+                Err(End::Failed(failure)) => return Err(failure),
+                _ => self.live.counts(),
+            },
             End::Done => match self.live.finish(now()).map_err(End::from) {
                 Ok(counts) => counts,
                 Err(End::Failed(failure)) => return Err(failure),

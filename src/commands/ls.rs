@@ -6,9 +6,9 @@ use clap::ValueEnum;
 
 use super::Failure;
 use crate::capture::Probes;
+use crate::cluster::Cluster;
 use crate::cluster::agents::{self, Place, Status as Agent};
 use crate::cluster::flags::{Connection, Select};
-use crate::cluster::{Cluster, Selection};
 use crate::output::status::Status;
 use crate::output::{bytes, grouped, listing, span};
 
@@ -58,11 +58,11 @@ pub(super) fn everywhere(select: &Select) -> Select {
 /// The agents of the pods that are meant; where not all of the cluster may be seen, those of the context's namespace.
 pub(super) async fn found(cluster: &Cluster, select: &Select, status: &Status) -> Result<Vec<Place>, Failure> {
     let wide = everywhere(select);
-    let selection = Selection::new(&wide, cluster.namespace())?;
+    let selection = super::selection(&wide, cluster)?;
     match agents::list(cluster, &selection).await {
         Err(error) if wide.all_namespaces && !select.all_namespaces => {
             let narrow = Select { all_namespaces: false, ..wide };
-            let selection = Selection::new(&narrow, cluster.namespace())?;
+            let selection = super::selection(&narrow, cluster)?;
             let places = agents::list(cluster, &selection).await?;
             status.note(&format!("only namespace {} is shown: {}", cluster.namespace(), error.message));
             Ok(places)

@@ -18,9 +18,11 @@ mod version;
 use std::io;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::cluster;
+use crate::cluster::flags::Select;
+use crate::cluster::{self, Cluster, Selection};
 use crate::output::status::Status;
 
 /// See the traffic of Kubernetes pods as request/response rows.
@@ -28,15 +30,15 @@ use crate::output::status::Status;
 /// Matches pods by regular expression, puts a small unprivileged capture container into each, streams the packets back and
 /// dissects them here. With --pcap it saves the capture too, or reads one.
 #[derive(Debug, Parser)]
-#[command(name = "kubectl-sniff", bin_name = "kubectl sniff", version, disable_help_subcommand = true)]
+#[command(name = "kubectl-sniff", bin_name = "kubectl sniff", version)]
 #[command(args_conflicts_with_subcommands = true, max_term_width = 120)]
 #[command(after_help = "Examples:
-  kubectl sniff front-end -n sock-shop                  what the pods called front-end… say to each other
-  kubectl sniff '(catalo*|front-end*)' -n sock-shop     two kinds of pods at once
-  kubectl sniff deploy/carts -o json | jq .target       every decoded field
-  kubectl sniff carts --pcap out.pcap                   save the packets too
-  kubectl sniff --pcap out.pcap -o yaml                 read them again
-  kubectl sniff carts --pcap - | wireshark -k -i -      watch them in Wireshark")]
+  kubectl sniff front-end -n sock-shop                what front-end… pods say
+  kubectl sniff '(catalo*|front-end*)' -n sock-shop   two kinds of pods at once
+  kubectl sniff deploy/carts -o json | jq .target     every decoded field
+  kubectl sniff carts --pcap out.pcap                 save the packets too
+  kubectl sniff --pcap out.pcap -o yaml               read them again
+  kubectl sniff carts --pcap - | wireshark -k -i -    watch them in Wireshark")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -91,6 +93,21 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// The pods that are meant; what cannot be understood of it is wrong usage.
+fn selection(select: &Select, cluster: &Cluster) -> Result<Selection, Failure> {
+    Selection::new(select, cluster.namespace()).map_err(|error| Failure { code: 2, ..error.into() })
+}
+
+/// Who gives the names of several pods as kubectl takes them: clap would call the second one a subcommand.
+fn second_name(error: &clap::Error) -> Option<Failure> {
+    let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand) else { return None };
+    let is_other = error.kind() == ErrorKind::ArgumentConflict && Cli::command().find_subcommand(name).is_none();
+    is_other.then(|| {
+        Failure::usage(format!("unexpected argument {name:?}: which pods is one regular expression"))
+            .hint("several names are one with bars: kubectl sniff 'front-end|catalogue'")
+    })
+}
+
 /// Runs what waits for the cluster to its end.
 fn blocking<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -104,16 +121,10 @@ fn blocking<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
 /// interrupted before it could end cleanly.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
     let mut status = Status::default();
-    let result = match cli.command {
-        Some(Command::Start(args)) => start::run(&args, &mut status),
-        Some(Command::Ls(args)) => ls::run(&args, &mut status),
-        Some(Command::Stop(args)) => stop::run(&args, &mut status),
-        Some(Command::Sessions(args)) => sessions::run(&args, &mut status),
-        Some(Command::Protocols(args)) => protocols::run(&args),
-        Some(Command::Version(args)) => version::run(&args),
-        None => sniff::run(&cli.sniff, &mut status),
+    let result = match Cli::try_parse() {
+        Ok(cli) => run(cli, &mut status),
+        Err(error) => Err(second_name(&error).unwrap_or_else(|| error.exit())),
     };
     status.clear();
     match result {
@@ -122,5 +133,17 @@ pub fn main() -> ExitCode {
             status.error(&failure.message, failure.hint.as_deref());
             ExitCode::from(failure.code)
         }
+    }
+}
+
+fn run(cli: Cli, status: &mut Status) -> Result<(), Failure> {
+    match cli.command {
+        Some(Command::Start(args)) => start::run(&args, status),
+        Some(Command::Ls(args)) => ls::run(&args, status),
+        Some(Command::Stop(args)) => stop::run(&args, status),
+        Some(Command::Sessions(args)) => sessions::run(&args, status),
+        Some(Command::Protocols(args)) => protocols::run(&args),
+        Some(Command::Version(args)) => version::run(&args),
+        None => sniff::run(&cli.sniff, status),
     }
 }

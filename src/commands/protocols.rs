@@ -3,7 +3,7 @@
 use crate::dissect::{PROTOCOLS, Transport};
 use crate::output::listing;
 
-/// Lists the protocols that are dissected.
+/// List the protocols that are dissected.
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 

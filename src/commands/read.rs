@@ -30,7 +30,7 @@ pub fn run(path: &Path, dissection: &Dissection, status: &mut Status) -> Result<
     KeyLogs::new(&dissection.keylog).load(&keys)?;
     status.reading(file.progress().1);
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut sink = Counted::new(output::sink(dissection.output, stdout(), dissection.look(true)), dissection.count);
+    let mut sink = Counted::new(output::sink(dissection.output, stdout(), dissection.look(true)), dissection.count());
     let result = pipeline::run(&mut file, &dissection.options(&keys, descriptors), workers, &mut sink, |file| {
         status.position(file.progress().0);
     });
@@ -42,12 +42,15 @@ pub fn run(path: &Path, dissection: &Dissection, status: &mut Status) -> Result<
             }
             Ok(conclude(dissection, None, &counts, status)?)
         }
-        Err(Offline::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(Offline::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => match sink.finish() {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(()),
+        },
         Err(error) => Err(Failure::new(error.to_string())),
     }
 }
 
-/// Ends the run after so many entries, as a closed pipe would.
+/// Ends the run after so many entries, as a closed pipe would; whoever runs it has it write what it still holds.
 pub(super) struct Counted<'a> {
     sink: Box<dyn Sink + 'a>,
     left: Option<u64>,
@@ -66,11 +69,7 @@ impl Sink for Counted<'_> {
             self.sink.entry(entry)?;
             *left -= 1;
         }
-        if *left == 0 {
-            self.sink.finish()?;
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        Ok(())
+        if *left == 0 { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
     }
 
     fn tick(&mut self) -> io::Result<()> {

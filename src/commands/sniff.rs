@@ -8,8 +8,8 @@ use super::dissection::{Dissection, now, stdout};
 use super::keylog;
 use super::live::{self, Saving};
 use super::{Failure, proto, read};
+use crate::cluster::Cluster;
 use crate::cluster::flags::{Capture, Connection, Mode, Options, Place, Reading, Select, Via, duration};
-use crate::cluster::{Cluster, Selection};
 use crate::dissect::text;
 use crate::output::Format;
 use crate::output::kept::Kept;
@@ -87,7 +87,7 @@ pub(super) fn compiled(capture: &Capture, place: &Place, key_logs: Vec<String>) 
     }
     let options = capture
         .options()
-        .map_err(|error| Failure::new(error.to_string()).hint("as for tcpdump: --filter 'port 80 or port 53'"))?;
+        .map_err(|error| Failure::usage(error.to_string()).hint("as for tcpdump: --filter 'port 80 or port 53'"))?;
     Ok(Options { key_logs, via: place.via, ..options })
 }
 
@@ -105,7 +105,7 @@ async fn sniff(args: &Args, status: &mut Status) -> Result<(), Failure> {
     let saving = saving(args)?;
     let cluster = Cluster::connect(&args.connection).await?;
     let options = args.place.with_namespace(options, &cluster);
-    let selection = Selection::new(&args.select, cluster.namespace())?.via(options.via);
+    let selection = super::selection(&args.select, &cluster)?.via(options.via);
     if args.dissection.output == Format::Name {
         let mut out = stdout();
         for (_, pod) in selection.list(&cluster).await? {

@@ -6,17 +6,17 @@ use tokio::sync::mpsc;
 
 use super::Failure;
 use crate::cluster::flags::{Capture, Connection, Mode, Options, Place, Processes, Select, Via, duration};
-use crate::cluster::{self, Cluster, Event, Selection, Stop};
+use crate::cluster::{self, Cluster, Event, Stop};
 use crate::output::status::Status;
 
 /// Have agents record in pods with nobody connected, to look back later with --since
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  kubectl sniff start front-end -n sock-shop --for 8h          record the last 16 MiB of each pod's traffic
-  kubectl sniff start . --buffer 1Gi --buffer-on disk          on the node's disk, in the agent's own container
-  kubectl sniff start web -n shop --via node --via-namespace kube-system   on the pods' nodes
-  kubectl sniff ls                                             what records where
-  kubectl sniff front-end -n sock-shop --since 5m              dissect the last five minutes, and go on live")]
+  kubectl sniff start front-end --for 8h                keep each pod's last 16 MiB
+  kubectl sniff start . --buffer 1Gi --buffer-on disk   more, on the nodes' disks
+  kubectl sniff start web --via node                    from outside of the pods
+  kubectl sniff ls                                      what records where
+  kubectl sniff front-end --since 5m                    look back, and go on live")]
 pub struct Args {
     #[command(flatten)]
     select: Select,
@@ -52,7 +52,7 @@ pub fn run(args: &Args, status: &mut Status) -> Result<(), Failure> {
 async fn arm(args: &Args, options: Options, status: &mut Status) -> Result<(), Failure> {
     let cluster = Cluster::connect(&args.connection).await?;
     let options = args.place.with_namespace(options, &cluster);
-    let selection = Selection::new(&args.select, cluster.namespace())?.via(options.via);
+    let selection = super::selection(&args.select, &cluster)?.via(options.via);
     if options.via == Via::Node {
         status
             .note("pods that come later are not recorded: what agents on nodes record is the pods that are there now");

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use crate::cluster::DEFAULT_IMAGE;
 
-/// Shows version, commit and the agent image.
+/// Show version, commit and the agent image.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Output format
