@@ -16,7 +16,7 @@
 //!
 //! Imports go one way: [`commands`] → [`cluster`], [`output`] → [`pipeline`] → [`capture`], [`dissect`] → [`flow`] →
 //! [`entry`]. The pipeline defines the seams ([`pipeline::Sink`], [`pipeline::Resolve`]); the layers to its left implement
-//! them. The agent sees [`capture`] and [`agent`] only.
+//! them. The agent sees [`capture`] and its own `agent` only.
 //!
 //! # Words
 //!

@@ -10,7 +10,7 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::support::cluster::{Place, soon};
-use crate::support::sniff::{Sniff, run};
+use crate::support::sniff::{Sniff, at_cluster, run};
 
 /// Requests of the client that counts.
 const REQUESTS: usize = 10_000;
@@ -183,6 +183,13 @@ async fn names_packets_and_ends_are_as_asked() {
     let short = Sniff::at_cluster(&["web", "-n", &namespace, "--duration", "2s"]).end();
     assert_eq!(short.code(), Some(0), "{}", short.stderr);
     assert!(short.stdout.lines().count() > 5, "{}", short.stdout);
+
+    let folder = tempfile::tempdir().unwrap();
+    let piped = folder.path().join("piped");
+    let mut command = at_cluster(&["web", "-n", &namespace, "--pcap", "-", "--duration", "2s"]);
+    let done = command.stdout(std::fs::File::create(&piped).unwrap()).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(tshark(&piped) > 10);
 
     let wrong = Sniff::at_cluster(&["*we", "-n", &namespace]).end();
     assert_eq!((wrong.stdout.as_str(), wrong.code()), ("", Some(2)), "{}", wrong.stderr);
