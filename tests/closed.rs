@@ -99,7 +99,9 @@ async fn connections_that_stay_open_have_their_rows_in_time() {
     pod(&place, "client", LINES, &server, &[]).await;
     let folder = tempfile::tempdir().unwrap();
     // It may get keys, and never does.
-    let sniffed = Sniff::at_place(&place, &["client", "--keylog", folder.path().join("keys").to_str().unwrap()]);
+    let keys = folder.path().join("keys").display().to_string();
+    let sniffed = Sniff::at_place(&place, &["client", "--keylog", &keys]);
+    sniffed.says(&format!("no key log {keys} yet"), 1);
     sniffed.says("+ ", 1);
     sniffed.prints("its handshake was not seen", 1);
     place.exec("client", "web", &["touch", "/tmp/go"]).await;

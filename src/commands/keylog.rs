@@ -52,6 +52,11 @@ impl KeyLogs {
         Self(places.iter().filter_map(Place::file).map(|path| KeyLog { path, read: 0 }).collect())
     }
 
+    /// The files that are not there yet.
+    pub fn missing(&self) -> impl Iterator<Item = &Path> {
+        self.0.iter().map(|log| log.path.as_path()).filter(|path| !path.exists())
+    }
+
     /// Takes all that the files hold.
     pub fn load(mut self, keys: &Keys) -> Result<(), Failure> {
         for log in &mut self.0 {

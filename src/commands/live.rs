@@ -120,6 +120,9 @@ impl Session<'_> {
         let mut printer = output::sink(format, rows, self.dissection.look(namespaces.len() != 1));
         let keys = Arc::new(Keys::default());
         let logs = KeyLogs::new(&self.dissection.keylog);
+        for path in logs.missing() {
+            status.note(&format!("no key log {} yet; it may come", path.display()));
+        }
         if !self.dissection.keylog.is_empty() {
             keys.grow(LOGGED);
         }
