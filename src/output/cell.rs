@@ -154,10 +154,19 @@ pub(super) fn cut(text: &mut String, said: &str, width: usize) {
     }
 }
 
-/// The same for names, which differ at their ends: `front-end-5…d8bc8`.
+/// The same for names, which differ at their ends: `front-end-5…d8bc8`. A namespace goes first: `…front-end-…d8bc8`.
 pub(super) fn cut_within(text: &mut String, said: &str, width: usize) {
     /// What tells pods of one workload apart.
     const SUFFIX: usize = 5;
+    if let Some((_, name)) = said.split_once('/').filter(|_| width > 1) {
+        text.push('…');
+        let (rest, taken) = (width - 1, self::width(name));
+        if taken > rest {
+            return cut_within(text, name, rest);
+        }
+        text.push_str(name);
+        return spaces(text, rest - taken);
+    }
     let tail = SUFFIX.min(width.saturating_sub(1) / 2);
     let Some((at, _)) = said.char_indices().rev().take(tail).last().filter(|(at, _)| is_plain(&said[*at..])) else {
         return cut(text, said, width);
@@ -202,7 +211,10 @@ mod tests {
     fn wide_characters_are_never_cut_in_half() {
         let cut_to = |cells| shown(|text, said| cut(text, said, cells), "漢字かな");
         assert_eq!([5, 6].map(cut_to), ["漢字…", "漢字… "]);
-        let name = |cells| shown(|text, said| cut_within(text, said, cells), "front-end-5769674456-d8bc8");
+        let within = |said, cells| shown(|text, said| cut_within(text, said, cells), said);
+        assert_eq!(within("shop/front-end-5769674456-d8bc8", 18), "…front-end-5…d8bc8");
+        assert_eq!(within("sock-shop/catalogue", 14), "…catalogue    ");
+        let name = |cells| within("front-end-5769674456-d8bc8", cells);
         assert_eq!([17, 10, 1].map(name), ["front-end-5…d8bc8", "front…8bc8", "…"]);
         assert_eq!(shown(safe, "a\u{1b}[31m\nb\u{202e}"), "a\u{fffd}[31m b\u{fffd}");
         assert_eq!(["漢字", "ab c"].map(width), [4, 4]);
