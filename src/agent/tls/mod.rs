@@ -17,6 +17,7 @@ mod golang;
 mod libraries;
 mod plaintext;
 mod scan;
+mod socket;
 mod unknown;
 
 use std::fs::{self, File};
