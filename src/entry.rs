@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use serde::ser::{SerializeMap, SerializeSeq};
@@ -169,6 +169,12 @@ impl Endpoint {
     #[must_use]
     pub fn new(ip: IpAddr, port: u16) -> Self {
         Self { ip, port, name: None }
+    }
+
+    /// Address and port.
+    #[must_use]
+    pub fn socket(&self) -> SocketAddr {
+        SocketAddr::new(self.ip, self.port)
     }
 }
 

@@ -18,8 +18,17 @@ const SERVER: &str = "openssl req -x509 -newkey rsa:2048 -nodes -keyout /tmp/k -
 const LINES: &str = "lines() { while true; do echo line; sleep 1; done | openssl s_client -quiet -connect $SERVER:$1 2>/dev/null; }; \
     lines 8443 & until test -e /tmp/go; do sleep 0.1; done; lines 8445";
 
+/// The same over one connection after another, of three seconds each.
+const OTHERS: &str =
+    "while true; do timeout 3 openssl s_client -quiet -connect $SERVER:8445 </dev/null >/dev/null 2>&1; done";
+
 /// A pod with the node's programs, and these folders of the node's besides.
 async fn pod(place: &Place, name: &str, script: &str, server: &str, folders: &[&str]) {
+    place.pod(name, &spec(script, server, folders)).await;
+}
+
+/// The spec of such a pod.
+fn spec(script: &str, server: &str, folders: &[&str]) -> Value {
     let mut spec = from_node::spec(script, &json!([{"name": "SERVER", "value": server}]));
     for (number, folder) in folders.iter().enumerate() {
         let name = format!("more-{number}");
@@ -27,7 +36,7 @@ async fn pod(place: &Place, name: &str, script: &str, server: &str, folders: &[&
         let mounts = spec["containers"][0]["volumeMounts"].as_array_mut().unwrap();
         mounts.push(json!({"name": name, "mountPath": folder, "readOnly": true}));
     }
-    place.pod(name, &spec).await;
+    spec
 }
 
 async fn server(place: &Place) -> String {
@@ -47,19 +56,14 @@ fn reasons<'a>(entries: &'a [Value], pod: &str) -> Vec<&'a str> {
 async fn programs_whose_tls_no_probe_understands_are_named_where_it_matters() {
     let place = Place::new("closed", json!({})).await;
     let server = server(&place).await;
-    // The plugin itself has rustls inside.
-    let plugin = Path::new(env!("CARGO_BIN_EXE_kubectl-sniff"));
-    let rust = format!(
-        "while true; do {} ls --server https://$SERVER:8444 --insecure-skip-tls-verify --request-timeout 2s; sleep 0.2; done",
-        plugin.display()
-    );
     let java = "while true; do /usr/lib/jvm/java-17-openjdk-*/bin/keytool -printcert -sslserver $SERVER:8444; done";
     let busybox = "while true; do PATH=/nowhere /bin/busybox wget -q -O - --no-check-certificate https://$SERVER:8444/; \
                    /bin/busybox sleep 0.5; done";
-    pod(&place, "rust", &rust, &server, &[plugin.parent().unwrap().to_str().unwrap()]).await;
+    pod(&place, "rust", &rust(8444), &server, &[programs()]).await;
     pod(&place, "java", java, &server, &["/etc/java-17-openjdk"]).await;
     pod(&place, "box", busybox, &server, &[]).await;
     let sniffed = Sniff::at_place(&place, &["rust|java|box", "--tls", "--summary"]);
+    // Whose a connection is that is soon over is not always seen.
     let told =
         [("rust", "kubectl-sniff (rustls)"), ("java", "keytool (Java's own)"), ("box", "busybox (BusyBox's own)")];
     for (pod, program) in told {
@@ -85,6 +89,44 @@ async fn programs_whose_tls_no_probe_understands_are_named_where_it_matters() {
     assert_eq!((&summary["summary"]["keyEventsLost"], &summary["summary"]["keysUnmatched"]), (&json!(0), &json!(0)));
     for (pod, program) in told {
         assert!(reasons(&entries, pod).contains(&&*reason(program)), "{pod}: {:?}", reasons(&entries, pod));
+    }
+}
+
+/// The plugin itself has rustls inside; it asks for an answer for two seconds, time and again.
+fn rust(port: u16) -> String {
+    let plugin = env!("CARGO_BIN_EXE_kubectl-sniff");
+    let options = "--insecure-skip-tls-verify --request-timeout 2s";
+    format!("while true; do {plugin} ls --server https://$SERVER:{port} {options}; sleep 0.2; done")
+}
+
+/// The folder that it is in.
+fn programs() -> &'static str {
+    Path::new(env!("CARGO_BIN_EXE_kubectl-sniff")).parent().and_then(Path::to_str).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_has_the_reason_of_its_own_program() {
+    let place = Place::new("closed-own", json!({})).await;
+    let server = server(&place).await;
+    // The first container is the one that is read: its program has rustls, that of the other one OpenSSL.
+    let mut both = spec(&rust(8443), &server, &[programs()]);
+    let mut other = spec(OTHERS, &server, &[])["containers"][0].take();
+    other["name"] = json!("other");
+    both["containers"].as_array_mut().unwrap().push(other);
+    place.pod("both", &both).await;
+    let sniffed = Sniff::at_place(&place, &["both", "--tls"]);
+    let reasons = [
+        (8443, "the probes do not know the TLS of its program, kubectl-sniff (rustls)"),
+        (8445, "its program is in another container than the probes"),
+    ];
+    for (_, reason) in reasons {
+        sniffed.prints(reason, 2);
+        sniffed.says(reason, 1);
+    }
+    let entries = sniffed.interrupt().entries();
+    for (port, reason) in reasons {
+        let has_it = |entry: &&Value| entry["response"]["reason"] == *reason;
+        assert!(entries.iter().filter(has_it).all(|entry| entry["dst"]["port"] == port), "{reason}: {entries:?}");
     }
 }
 

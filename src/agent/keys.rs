@@ -1,5 +1,8 @@
 //! The TLS key log that probes write, kept for sessions as the master PCAP keeps packets: the oldest lines go first.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
 use super::json::{self, Object};
 
 /// The most bytes kept: some thousand connections. Those whose keys are gone have lost their packets to the ring long before.
@@ -42,6 +45,10 @@ pub(super) struct Survey {
     pub(super) unknown: Vec<String>,
     /// Files that no probe could be put into, and why.
     pub(super) refused: Vec<String>,
+    /// The pod's ends of sockets of unknown programs: those that are there, and some that were just now.
+    pub(super) sockets: BTreeMap<String, Vec<SocketAddr>>,
+    /// The same of processes that are not the target's.
+    pub(super) outside: Vec<SocketAddr>,
 }
 
 impl KeyLog {
@@ -54,6 +61,9 @@ impl KeyLog {
     pub(super) fn account(&self) -> Option<String> {
         let Probes { survey, lost, unmatched } = self.probes.as_ref()?;
         let texts = |list: &[String]| list.iter().map(|text| json::text(text)).collect::<Vec<_>>();
+        let sockets = |list: &[SocketAddr]| list.iter().map(|it| json::text(&it.to_string())).collect::<Vec<_>>();
+        let of_programs = survey.sockets.iter();
+        let of_programs = of_programs.fold(Object::new(), |all, (program, list)| all.list(program, sockets(list)));
         let account = Object::new()
             .raw("scanned", survey.scanned)
             .raw("files", survey.files)
@@ -64,6 +74,8 @@ impl KeyLog {
             .raw("plaintext_lost", self.plaintext_lost)
             .list("unknown", texts(&survey.unknown))
             .list("refused", texts(&survey.refused))
+            .raw("sockets", of_programs.end())
+            .list("outside", sockets(&survey.outside))
             .end();
         Some(account)
     }

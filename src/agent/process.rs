@@ -104,22 +104,55 @@ pub(super) fn wait_for_input(file: std::os::fd::BorrowedFd<'_>, time: std::time:
 /// Nanoseconds by the clock that programs in the kernel have, which stands still while the machine sleeps.
 #[cfg(feature = "tls")]
 pub(super) fn uptime() -> u64 {
+    clock(libc::CLOCK_MONOTONIC)
+}
+
+/// What CPU time this thread has had.
+#[cfg(feature = "tls")]
+pub(super) fn cpu_time() -> std::time::Duration {
+    std::time::Duration::from_nanos(clock(libc::CLOCK_THREAD_CPUTIME_ID))
+}
+
+/// Nanoseconds by a clock of the kernel's.
+#[cfg(feature = "tls")]
+fn clock(id: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: it writes one structure.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    unsafe { libc::clock_gettime(id, &raw mut time) };
     time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }
 
-/// A process's descriptor, as one of our own. `/proc/PID/fd` is open to its own user only, where that is not root.
+/// A process's descriptors. `/proc/PID/fd` is open to its own user only, where that is not root.
 #[cfg(feature = "tls")]
-pub(super) fn descriptor(process: u32, descriptor: u32) -> Option<std::os::fd::OwnedFd> {
-    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-    // SAFETY: plain calls; what they return is a descriptor that nobody else has, or negative.
-    unsafe {
-        let process = libc::syscall(libc::SYS_pidfd_open, process, 0);
-        let process = OwnedFd::from_raw_fd(c_int::try_from(process).ok().filter(|it| *it >= 0)?);
-        let found = libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), descriptor, 0);
-        Some(OwnedFd::from_raw_fd(c_int::try_from(found).ok().filter(|it| *it >= 0)?))
+pub(super) struct Descriptors(std::os::fd::OwnedFd);
+
+#[cfg(feature = "tls")]
+impl Descriptors {
+    /// # Errors
+    /// If the process is gone (`ESRCH`).
+    pub(super) fn of(process: u32) -> std::io::Result<Self> {
+        // SAFETY: a plain call, which returns a descriptor or -1.
+        owned(unsafe { libc::syscall(libc::SYS_pidfd_open, process, 0) }).map(Self)
+    }
+
+    /// The one of that number, as one of our own.
+    ///
+    /// # Errors
+    /// If there is none (`EBADF`), the process is gone (`ESRCH`), or the kernel does not let it be had.
+    pub(super) fn get(&self, number: u32) -> std::io::Result<std::os::fd::OwnedFd> {
+        let process = std::os::fd::AsRawFd::as_raw_fd(&self.0);
+        // SAFETY: a plain call, which returns a descriptor or -1.
+        owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process, number, 0) })
+    }
+}
+
+/// What a system call has returned: a descriptor that nobody else has, or -1.
+#[cfg(feature = "tls")]
+fn owned(returned: std::ffi::c_long) -> std::io::Result<std::os::fd::OwnedFd> {
+    match c_int::try_from(returned) {
+        // SAFETY: it was just made.
+        Ok(descriptor @ 0..) => Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(descriptor) }),
+        _ => Err(std::io::Error::last_os_error()),
     }
 }
 

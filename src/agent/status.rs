@@ -16,7 +16,8 @@
 //! in how many files there are probes, `keys` how many lines of keys came of them, `lost` how many events for want of room, and
 //! `unmatched` how many secrets are of no connection that is known, `plaintext` how many packets were made of the plaintext of connections
 //! from before the probes, and `plaintext_lost` how many bytes of it are missing. `unknown` are programs with TLS that no probe understands,
-//! `refused` files that none could be put into.
+//! `refused` files that none could be put into. `sockets` has the pod's ends of connections and listening sockets by such program, and
+//! `outside` those of no process of the target's: the pod's other containers have these.
 
 use std::time::Instant;
 

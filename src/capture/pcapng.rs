@@ -15,7 +15,7 @@
 //! | 2 flushed | in place of packets that the master PCAP no longer had | `from` (number of the first), `count` |
 //! | 3 end | last, if the stream ends on purpose | `next` (the number of the first packet that is not in it, nor ever was), `why`; `asked` (true) if the client asked for no more, while the agent goes on |
 //! | 4 filtered | behind packets of a session that has a filter of its own | `from`, `next`, `count`: of the packets from number `from` up to, not including, `next`, the filter left out `count`; all others of them were sent before this block, none was flushed |
-//! | 5 probes | if there are probes for TLS keys: after the hello, and when something of it has changed; before the hello each second, as long as it waits for them | `scanned`, `files`, `keys`, `lost`, `unmatched`, `unknown`, `refused`, as `sniff-agent status` has them |
+//! | 5 probes | if there are probes for TLS keys: after the hello, and when something of it has changed; before the hello each second, as long as it waits for them | `scanned`, `files`, `keys`, `lost`, `unmatched`, `unknown`, `refused`, `sockets`, `outside`, as `sniff-agent status` has them |
 //!
 //! The hello of a session with a filter of its own has `filtered` true: numbers that it lacks are lost only if the notes do not cover them. What
 //! notes follow has no gap and no overlap: one starts where the one before ended, or behind packets flushed in between.

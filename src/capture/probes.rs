@@ -1,5 +1,9 @@
 //! What an agent says of the probes with which it reads TLS keys.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 /// Counters of the probes, and what they do not reach.
@@ -20,6 +24,10 @@ pub struct Probes {
     pub unknown: Vec<String>,
     /// Files that no probe could be put into, and why.
     pub refused: Vec<String>,
+    /// Sockets of such programs: those that are open, and some that were just now.
+    pub sockets: BTreeMap<String, Vec<SocketAddr>>,
+    /// The same of the pod's other containers, whose processes the probes are not in.
+    pub outside: Vec<SocketAddr>,
 }
 
 impl Probes {
@@ -40,5 +48,15 @@ impl Probes {
             excuses.push("some of what they saw was lost".to_owned());
         }
         excuses.join("; ")
+    }
+
+    /// Why connections of these sockets have no keys.
+    pub fn reasons(&self) -> impl Iterator<Item = (SocketAddr, Cow<'static, str>)> {
+        let of_programs = self.sockets.iter().flat_map(|(program, sockets)| {
+            let reason = format!("the probes do not know the TLS of its program, {program}");
+            sockets.iter().map(move |socket| (*socket, reason.clone().into()))
+        });
+        let outside = "its program is in another container than the probes";
+        of_programs.chain(self.outside.iter().map(move |socket| (*socket, outside.into())))
     }
 }

@@ -1,6 +1,6 @@
 //! The message, one half of an entry, and the context in which a dissector emits it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::entry::{Direction, Ids, Text, Timestamp, Value};
@@ -147,7 +147,8 @@ pub struct Cx<'a> {
     pub(super) transport: Transport,
     pub(super) port: u16,
     pub(super) start: bool,
-    pub(super) addresses: [IpAddr; 2],
+    /// Client and server.
+    pub(super) ends: [SocketAddr; 2],
     /// Where it was captured.
     pub(super) tap: u32,
     pub(super) time: Timestamp,
@@ -231,7 +232,7 @@ impl Cx<'_> {
     /// The address that bytes of `direction` travel to.
     #[must_use]
     pub fn destination(&self, direction: Direction) -> IpAddr {
-        direction.reverse().of(self.addresses)
+        direction.reverse().of(self.ends).ip()
     }
 
     /// `Tcp`, `Udp`, `Sctp` or `Icmp`.

@@ -139,7 +139,7 @@ impl Flow {
                     port: server.port,
                     start: *certain,
                     certain: *certain,
-                    addresses: [client.ip, server.ip],
+                    ends: [client.socket(), server.socket()],
                     tap: key.tap,
                     hint: key.origin.and_then(|_| tls::usual(server.port)),
                     depth: 0,
@@ -161,10 +161,10 @@ impl Flow {
         let direction = if side == *client_side { Direction::ToServer } else { Direction::ToClient };
         let dissection = dissection.get_or_insert_with(|| {
             let Ends { client, server, .. } = key.ends(*client_side);
-            let addresses = [client.ip, server.ip];
+            let ends = [client.socket(), server.socket()];
             let (port, certain) = (server.port, *certain);
             let tap = key.tap;
-            let delivery = Delivery { transport, port, start: true, certain, addresses, tap, hint: None, depth: 0 };
+            let delivery = Delivery { transport, port, start: true, certain, ends, tap, hint: None, depth: 0 };
             Dissection::new(delivery, &cx.options)
         });
         dissection.piece(key, *client_side, *first_frame, direction, Piece::Chunk(data, stamp), cx);

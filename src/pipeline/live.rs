@@ -103,7 +103,7 @@ impl<'a> Live<'a> {
                 Note::Filtered { count, .. } => self.filtered += count,
                 Note::Probes(probes) => {
                     state.missed = [probes.lost, probes.unmatched];
-                    self.keys.explain(tap, &probes.excuse());
+                    self.keys.explain(tap, &probes.excuse(), probes.reasons());
                 }
                 _ => {}
             }

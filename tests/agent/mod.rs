@@ -5,6 +5,7 @@
 mod buffer;
 mod capture;
 mod daemon;
+mod owners;
 mod plaintext;
 mod refused;
 mod sessions;

@@ -226,7 +226,7 @@ pub(super) fn python() -> &'static Path {
 }
 
 /// Starts a server, and waits until it listens.
-fn ready(mut command: Command) -> Killed {
+pub(super) fn ready(mut command: Command) -> Killed {
     let mut child: Child = command.stdout(Stdio::piped()).spawn().expect("it runs");
     let mut word = [0; 6];
     std::io::Read::read_exact(child.stdout.as_mut().expect("a pipe"), &mut word).expect("it is ready");

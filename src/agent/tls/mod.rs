@@ -6,7 +6,7 @@
 //!
 //! Understood are OpenSSL 3 and 1.1, BoringSSL, each as a library or inside a program or another library that has their symbols
 //! (Node), GnuTLS as a library, and Go since 1.18, with symbols or without. Not understood: NSS, rustls, Java's own TLS, and the
-//! others inside a program without symbols; sessions are told of programs that have these ([`unknown`]).
+//! others inside a program without symbols; sessions are told of programs that have these ([`unknown`]), and of their sockets ([`owners`]).
 //!
 //! Processes are found in /proc, which is the target's: the container shares its PID namespace. The kernel removes the probes when
 //! the descriptors that hold them are closed, so with the agent, however it ends.
@@ -15,8 +15,10 @@ mod derive;
 mod elf;
 mod golang;
 mod libraries;
+mod owners;
 mod plaintext;
 mod scan;
+mod socket;
 mod unknown;
 
 use std::fs::{self, File};
@@ -38,6 +40,7 @@ use super::state::Phase;
 use super::{Error, log, process};
 use derive::Correlator;
 use elf::Elf;
+use owners::Owners;
 use plaintext::{Plaintext, Transfers};
 use scan::{Found, Place, Scanner};
 
@@ -70,6 +73,7 @@ pub(super) struct Tls {
 struct Prober {
     programs: Ebpf,
     scanner: Scanner,
+    owners: Owners,
     survey: Survey,
     /// False once no probe is needed but those for keys.
     needed: Arc<AtomicBool>,
@@ -124,8 +128,8 @@ impl Tls {
         });
         let transfers = transfers.unwrap_or_else(|_| Transfers::none());
         let needed = transfers.needed();
-        let (scanner, survey) = (Scanner::default(), Survey::default());
-        let prober = Prober { programs, scanner, survey, needed, passing: Vec::new() };
+        let (scanner, owners, survey) = (Scanner::default(), Owners::new(), Survey::default());
+        let prober = Prober { programs, scanner, owners, survey, needed, passing: Vec::new() };
         Ok(Self { prober, events, lost, correlator: Correlator::default(), plaintext, transfers })
     }
 
@@ -156,7 +160,7 @@ impl Tls {
 impl Prober {
     /// Follows processes as they come, as long as the agent lives.
     fn run(mut self, daemon: &Daemon) {
-        let Self { programs, scanner, survey, needed, passing } = &mut self;
+        let Self { programs, scanner, owners, survey, needed, passing } = &mut self;
         loop {
             if !needed.load(Relaxed) {
                 passing.clear();
@@ -174,8 +178,7 @@ impl Prober {
                         }
                     }
                 },
-                Found::Unknown(program, tls) => {
-                    let program = format!("{program} ({tls})");
+                Found::Unknown(program) => {
                     if add(&mut survey.unknown, &program) {
                         log(format_args!("warning: no probe knows the TLS of {program}"));
                     }
@@ -185,6 +188,7 @@ impl Prober {
             if !std::mem::replace(&mut survey.scanned, true) {
                 process::be_nice(process::CAPTURE);
             }
+            owners.look(|process| scanner.unknown(process), survey);
             daemon.survey(survey);
             std::thread::sleep(SCAN);
         }

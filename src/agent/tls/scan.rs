@@ -45,8 +45,8 @@ const PROGRAMS: [&str; 2] = ["usr/bin/node", "usr/local/bin/node"];
 /// What a scan tells of.
 pub(super) enum Found {
     File(Place),
-    /// A program with TLS that no probe understands, and whose.
-    Unknown(String, &'static str),
+    /// A program with TLS that no probe understands, and whose: `java (Java's own)`.
+    Unknown(String),
 }
 
 /// A file that probes go into.
@@ -66,8 +66,16 @@ pub(super) struct Scanner {
     files: HashMap<(u64, u64), Option<&'static str>>,
     /// Roots whose folders were looked at.
     roots: HashSet<(u64, u64)>,
-    /// Processes, since when they are known and when they were looked at.
-    processes: HashMap<u32, (Instant, Instant)>,
+    processes: HashMap<u32, Process>,
+}
+
+/// What is known of a process.
+struct Process {
+    /// When it was seen first, and when it was looked at.
+    since: Instant,
+    looked: Instant,
+    /// What it is, if no probe understands its TLS: `java (Java's own)`.
+    unknown: Option<String>,
 }
 
 impl Scanner {
@@ -84,11 +92,13 @@ impl Scanner {
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Some(process) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
             alive.insert(process);
-            let (since, looked) = self.processes.entry(process).or_insert((now, now));
-            let is_due = *looked == now || now - *since < YOUNG || now - *looked >= OLD;
+            let new = || Process { since: now, looked: now, unknown: None };
+            let known = self.processes.entry(process).or_insert_with(new);
+            let is_due = known.looked == now || now - known.since < YOUNG || now - known.looked >= OLD;
+            let since = known.since;
             if process != own && is_due {
-                *looked = now;
-                self.process(&entry.path(), &mut tell);
+                let unknown = self.process(&entry.path(), &mut tell);
+                self.processes.insert(process, Process { since, looked: now, unknown });
             }
         }
         self.processes.retain(|process, _| alive.contains(process));
@@ -97,8 +107,13 @@ impl Scanner {
         }
     }
 
-    /// Looks at a process. It may end meanwhile, so nothing that fails is of interest.
-    fn process(&mut self, folder: &Path, tell: &mut impl FnMut(Found)) {
+    /// What that process is, if no probe understands its TLS: `java (Java's own)`.
+    pub(super) fn unknown(&self, process: u32) -> Option<&str> {
+        self.processes.get(&process)?.unknown.as_deref()
+    }
+
+    /// Looks at a process; what it is, if no probe understands its TLS. It may end meanwhile, so nothing that fails is of interest.
+    fn process(&mut self, folder: &Path, tell: &mut impl FnMut(Found)) -> Option<String> {
         let root = folder.join("root");
         if fs::metadata(root.join(".")).is_ok_and(|it| self.roots.insert((it.dev(), it.ino()))) {
             for folder in FOLDERS {
@@ -118,7 +133,7 @@ impl Scanner {
         let name = fs::read_link(&program).unwrap_or_default().to_string_lossy().into_owned();
         let name = base_name(name.trim_end_matches(DELETED));
         let mut unknown: Vec<_> = self.file(&program, &name, tell).into_iter().collect();
-        let Ok(maps) = fs::read_to_string(folder.join("maps")) else { return };
+        let maps = fs::read_to_string(folder.join("maps")).unwrap_or_default();
         // Any other library may have one of these inside, which takes longer to find out.
         let mut mapped: Vec<_> = maps.lines().filter_map(mapped).collect();
         mapped.sort_by_key(|(_, path)| library(path).unwrap_or(LIBRARIES.len()));
@@ -130,9 +145,11 @@ impl Scanner {
             };
             unknown.extend(self.file(&reached, &base_name(path), tell));
         }
-        for tls in unknown {
-            tell(Found::Unknown(shown(&name), tls));
-        }
+        unknown.sort_unstable();
+        unknown.dedup();
+        let program = (!unknown.is_empty()).then(|| format!("{} ({})", shown(&name), unknown.join(", ")))?;
+        tell(Found::Unknown(program.clone()));
+        Some(program)
     }
 
     /// Looks at a file once; what TLS is in it that no probe understands.

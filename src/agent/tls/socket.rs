@@ -1,10 +1,11 @@
-//! Which connection a process's descriptor is of, and which there are.
+//! Which connection a process's descriptor is of, and which sockets there are.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 
-use crate::agent::process;
+use crate::agent::process::Descriptors;
 
 /// The ends of a TCP connection, as a process has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,12 +14,22 @@ pub(super) struct Ends {
     pub(super) remote: SocketAddr,
 }
 
-/// State of a connection that is closed on neither side, or on one.
+/// A socket of TCP in the pod: one that listens, or a connection that is closed on neither side, or on one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Socket {
+    pub(super) ends: Ends,
+    pub(super) listens: bool,
+    /// 0 if no process has it, or none yet.
+    pub(super) inode: u64,
+}
+
+/// States of these.
 const OPEN: [&str; 4] = ["01", "04", "05", "08"];
+const LISTENS: &str = "0A";
 
 /// The ends of a process's descriptor; none if it is no TCP connection, or gone.
 pub(super) fn ends(process: u32, descriptor: u32) -> Option<Ends> {
-    let socket = TcpStream::from(process::descriptor(process, descriptor)?);
+    let socket = TcpStream::from(Descriptors::of(process).ok()?.get(descriptor).ok()?);
     // It may be a socket of something else, which has no such option.
     socket.nodelay().ok()?;
     let [local, remote] = [socket.local_addr().ok()?, socket.peer_addr().ok()?].map(as_on_the_wire);
@@ -30,17 +41,28 @@ fn as_on_the_wire(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// The ends of all that are open here, in order.
+/// The ends of all connections that are open here, in order.
 pub(super) fn open() -> HashSet<Ends> {
-    let tables = ["tcp", "tcp6"].iter().filter_map(|table| fs::read_to_string(format!("/proc/self/net/{table}")).ok());
-    tables.flat_map(|table| table.lines().filter_map(line).map(Ends::in_order).collect::<Vec<_>>()).collect()
+    all().filter(|socket| !socket.listens).map(|socket| socket.ends.in_order()).collect()
 }
 
-/// The ends in a line of a table, if it is of a connection that is open.
-fn line(line: &str) -> Option<Ends> {
+/// All sockets here; of each version of IP those that listen come first.
+pub(super) fn all() -> impl Iterator<Item = Socket> {
+    let tables = ["tcp", "tcp6"].iter().filter_map(|table| File::open(format!("/proc/self/net/{table}")).ok());
+    tables.flat_map(|table| BufReader::new(table).lines().map_while(Result::ok)).filter_map(|text| line(&text))
+}
+
+/// The socket in a line of a table.
+fn line(line: &str) -> Option<Socket> {
     let mut fields = line.split_ascii_whitespace();
     let (local, remote, state) = (fields.nth(1)?, fields.next()?, fields.next()?);
-    OPEN.contains(&state).then(|| Some(Ends { local: address(local)?, remote: address(remote)? }))?
+    let listens = state == LISTENS;
+    if !listens && !OPEN.contains(&state) {
+        return None;
+    }
+    let ends = Ends { local: address(local)?, remote: address(remote)? };
+    // Queues, timer, retransmissions, user and timeout are before it.
+    Some(Socket { ends, listens, inode: fields.nth(5)?.parse().ok()? })
 }
 
 impl Ends {
@@ -97,6 +119,8 @@ mod tests {
         assert_eq!(address("0100007F:0050"), Some("127.0.0.1:80".parse().unwrap()));
         assert_eq!(address("0000000000000000FFFF00000200090A:01BB"), Some("10.9.0.2:443".parse().unwrap()));
         assert_eq!(address("0000000000000000000000000100000:01BB"), None);
-        assert_eq!(line(" 0: 0100007F:0050 0100007F:0051 0A 0:0 0:0 0 0 0 77 1"), None);
+        let socket = |state| line(&format!(" 0: 0100007F:0050 0100007F:0051 {state} 0:0 0:0 0 0 0 77 1"));
+        let is_found = |state| socket(state).map(|socket| (socket.listens, socket.inode));
+        assert_eq!(["0A", "01", "06"].map(is_found), [Some((true, 77)), Some((false, 77)), None]);
     }
 }

@@ -6,7 +6,7 @@ mod run;
 mod stream;
 mod waiting;
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use self::probing::MAX_TRIES;
 use self::run::{Run, context, run};
@@ -37,8 +37,8 @@ pub struct Delivery {
     pub start: bool,
     /// Which side is the client is known, not guessed.
     pub certain: bool,
-    /// The addresses of client and server.
-    pub addresses: [IpAddr; 2],
+    /// Client and server.
+    pub ends: [SocketAddr; 2],
     /// Where it was captured, by the number of the pod; 0 if that is not known.
     pub tap: u32,
     /// What its protocol is likely to be, from other signs than its bytes.
@@ -151,7 +151,7 @@ impl Driver {
     /// Takes the client for the server from now on.
     fn reverse(&mut self) {
         self.reversed = !self.reversed;
-        self.flow.addresses.reverse();
+        self.flow.ends.reverse();
         self.streams.swap(0, 1);
     }
 

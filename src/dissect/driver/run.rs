@@ -64,7 +64,7 @@ pub(super) fn context<'a>(
         transport: flow.transport,
         port: flow.port,
         start: flow.start,
-        addresses: flow.addresses,
+        ends: flow.ends,
         tap: flow.tap,
         time: first.time,
         now: newest.time,

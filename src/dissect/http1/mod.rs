@@ -422,13 +422,13 @@ mod tests {
     #[test]
     fn an_upgrade_whose_answer_is_missing_was_granted() {
         use crate::dissect::{Delivery, Driver, Options};
-        let any = std::net::Ipv4Addr::UNSPECIFIED.into();
+        let any = (std::net::Ipv4Addr::UNSPECIFIED, 0).into();
         let flow = Delivery {
             transport: Transport::Tcp,
             port: 80,
             start: true,
             certain: true,
-            addresses: [any; 2],
+            ends: [any; 2],
             tap: 0,
             hint: None,
             depth: 0,

@@ -299,7 +299,7 @@ fn error_name(code: u64) -> Text {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
+    use std::net::Ipv4Addr;
 
     use super::*;
     use crate::dissect::Options;
@@ -313,7 +313,7 @@ mod tests {
             transport: Transport::Udp,
             port: 443,
             start: true,
-            addresses: [IpAddr::V4(Ipv4Addr::LOCALHOST); 2],
+            ends: [(Ipv4Addr::LOCALHOST, 443).into(); 2],
             tap: 0,
             time: Timestamp::default(),
             now: Timestamp::default(),

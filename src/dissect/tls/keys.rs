@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -188,14 +189,15 @@ impl Keys {
         !self.is_empty() || self.may_grow()
     }
 
-    /// The agent at that tap has probes for keys, and says this of what they miss; nothing if it knows of nothing.
-    pub fn explain(&self, tap: u32, excuse: &str) {
-        self.unseen.explain(tap, excuse);
+    /// The agent at that tap has probes for keys, and says this of what they miss; nothing if it knows of nothing. Of some of the pod's
+    /// sockets it knows why they have no keys.
+    pub fn explain(&self, tap: u32, excuse: &str, sockets: impl IntoIterator<Item = (SocketAddr, Text)>) {
+        self.unseen.explain(tap, excuse, sockets);
     }
 
-    /// Why a connection that was seen at that tap has none.
-    pub(in crate::dissect) fn missing(&self, tap: u32) -> Text {
-        self.unseen.meet(tap).unwrap_or(Text::Borrowed("the key log has no key for it"))
+    /// Why a connection of client and server that was seen at that tap has none.
+    pub(in crate::dissect) fn missing(&self, tap: u32, ends: [SocketAddr; 2]) -> Text {
+        self.unseen.meet(tap, ends).unwrap_or(Text::Borrowed("the key log has no key for it"))
     }
 
     /// What connections lacked keys for, where there are probes: taps and reasons that are new since the last call.

@@ -76,7 +76,7 @@ impl Tls {
         let reason = self.session.is_none().then(|| match self.closed {
             Some(Closed::For(why)) => why.into(),
             _ if !cx.options.keys.is_useful() => "no key log given".into(),
-            Some(Closed::NoKeys) if began => cx.options.keys.missing(cx.tap),
+            Some(Closed::NoKeys) if began => cx.options.keys.missing(cx.tap, cx.ends),
             _ => "it ended before anything was encrypted".into(),
         });
         if cx.detail() {

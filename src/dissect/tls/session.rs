@@ -131,7 +131,7 @@ impl Session {
             port: cx.port,
             start: true,
             certain: true,
-            addresses: cx.addresses,
+            ends: cx.ends,
             tap: cx.tap,
             hint: hint.or(cx.hint).or_else(|| usual(cx.port)),
             depth: cx.depth + 1,

@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 
+use super::super::socket::Ends;
 use super::packet;
-use super::socket::Ends;
 use crate::agent::made::Made;
 use crate::capture::pcapng::Direction;
 

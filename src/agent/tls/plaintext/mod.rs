@@ -7,7 +7,6 @@
 
 mod connections;
 mod packet;
-mod socket;
 mod transfers;
 
 use std::os::fd::AsFd;
@@ -19,6 +18,7 @@ use aya::maps::{Array, MapData, RingBuf};
 use super::super::daemon::Daemon;
 use super::super::process;
 use super::super::state::now;
+use super::socket;
 use connections::{Connections, Event};
 pub(super) use transfers::Transfers;
 

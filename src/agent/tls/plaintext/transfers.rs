@@ -10,7 +10,7 @@ use aya::Ebpf;
 use aya::programs::raw_trace_point::RawTracePointLink;
 use aya::programs::{ProgramError, RawTracePoint};
 
-use super::socket::{self, Ends};
+use super::super::socket::{self, Ends};
 
 /// How often it is looked whether it is needed.
 const LOOK: Duration = Duration::from_secs(2);
