@@ -69,7 +69,7 @@ impl Owners {
             }
         }
         survey.sockets.values_mut().chain([&mut survey.outside]).for_each(|sockets| sockets.sort_unstable());
-        self.due = now + LOOK.max((cpu_time() - before) * SHARE);
+        self.due = now + LOOK.max(cpu_time().saturating_sub(before) * SHARE);
     }
 
     /// Takes note of sockets; `are_all`: those of no process in `programs` are of none here.
