@@ -242,6 +242,12 @@ impl Daemon {
         let _ = self.write();
     }
 
+    /// True if somebody reads what the agent has.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "it makes a difference to probes only"))]
+    pub(super) fn has_sessions(&self) -> bool {
+        !self.lock().sessions.is_empty()
+    }
+
     /// In how many files there are probes.
     #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "there are none"))]
     pub(super) fn probed(&self) -> u64 {

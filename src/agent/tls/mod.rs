@@ -188,7 +188,9 @@ impl Prober {
             if !std::mem::replace(&mut survey.scanned, true) {
                 process::be_nice(process::CAPTURE);
             }
-            owners.look(|process| scanner.unknown(process), survey);
+            if daemon.has_sessions() {
+                owners.look(|process| scanner.unknown(process), survey);
+            }
             daemon.survey(survey);
             std::thread::sleep(SCAN);
         }

@@ -13,9 +13,9 @@ use super::super::keys::Survey;
 use super::super::process::{Descriptors, cpu_time};
 use super::socket::{self, Ends, Socket};
 
-/// How often it looks; less often if that took more than a hundredth of a CPU.
+/// How often it looks; less often if that takes more than this part of a CPU: the table alone takes milliseconds on a large node.
 const LOOK: Duration = Duration::from_millis(500);
-const SHARE: u32 = 100;
+const SHARE: u32 = 200;
 
 /// How long a socket is told of that is gone: rows wait for keys as long.
 const KEPT: Duration = Duration::from_secs(10);
