@@ -33,10 +33,14 @@ class Recorder:
         self.processes = []
         self.reader = None
 
+    def inside(self, core, *words):
+        """A command line that runs where packets are captured."""
+        return self.network.inside(self.network.far, core, *words)
+
     def start(self, *words, piped=False):
         """Starts a program; piped, another process takes what it writes, on the first core."""
-        words = self.network.inside(self.network.far, CORES[-1], *words)
         output = subprocess.PIPE if piped else subprocess.DEVNULL
+        words = self.inside(CORES[-1], *words)
         process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=self.errors)
         self.processes.append(process)
         if piped:

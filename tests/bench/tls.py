@@ -121,12 +121,8 @@ class InPod(Agent):
         super().__init__(server.network)
         self.server, self.options = server, (*ALL, *options)
 
-    def start(self, *words):
-        process = subprocess.Popen(
-            self.server.inside(CORES[-1], *words), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.errors
-        )
-        self.processes.append(process)
-        return process
+    def inside(self, core, *words):
+        return self.server.inside(core, *words)
 
     def begin(self):
         super().begin()
