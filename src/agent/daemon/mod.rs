@@ -248,12 +248,6 @@ impl Daemon {
         !self.lock().sessions.is_empty()
     }
 
-    /// In how many files there are probes.
-    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "there are none"))]
-    pub(super) fn probed(&self) -> u64 {
-        self.lock().keys.probes.as_ref().map_or(0, |probes| probes.survey.files)
-    }
-
     /// Has the agent stay so long from now on, be there sessions or not; no time lets it leave as any other.
     pub(super) fn arm(&self, time: Duration) {
         self.lock().armed_until = armed(time);

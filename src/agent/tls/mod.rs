@@ -21,11 +21,13 @@ mod scan;
 mod socket;
 mod unknown;
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
 use aya::maps::{Array, MapData, RingBuf};
@@ -43,6 +45,7 @@ use elf::Elf;
 use owners::Owners;
 use plaintext::{Plaintext, Transfers};
 use scan::{Found, Place, Scanner};
+use socket::Ends;
 
 /// The programs, as clang has compiled them.
 static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probes.o"));
@@ -77,6 +80,8 @@ struct Prober {
     survey: Survey,
     /// False once no probe is needed but those for keys.
     needed: Arc<AtomicBool>,
+    /// Gets the connections that are open when probes have come into files.
+    opened: Sender<HashSet<Ends>>,
     /// Those others.
     passing: Vec<UProbeLink>,
 }
@@ -122,14 +127,15 @@ impl Tls {
             return Err(Error::new("the probes have no maps"));
         };
         try_out(&mut programs).map_err(|error| refused(&cause(&error)))?;
-        let transfers = missing.map_or_else(|| Transfers::watch(&mut programs), Err);
+        let (opened, when) = mpsc::channel();
+        let transfers = missing.map_or_else(|| Transfers::watch(&mut programs, when), Err);
         let transfers = transfers.inspect_err(|error| {
             log(format_args!("warning: connections that are open already stay closed: {}", cause(error)));
         });
         let transfers = transfers.unwrap_or_else(|_| Transfers::none());
         let needed = transfers.needed();
         let (scanner, owners, survey) = (Scanner::default(), Owners::new(), Survey::default());
-        let prober = Prober { programs, scanner, owners, survey, needed, passing: Vec::new() };
+        let prober = Prober { programs, scanner, owners, survey, needed, opened, passing: Vec::new() };
         Ok(Self { prober, events, lost, correlator: Correlator::default(), plaintext, transfers })
     }
 
@@ -160,11 +166,12 @@ impl Tls {
 impl Prober {
     /// Follows processes as they come, as long as the agent lives.
     fn run(mut self, daemon: &Daemon) {
-        let Self { programs, scanner, owners, survey, needed, passing } = &mut self;
+        let Self { programs, scanner, owners, survey, needed, opened, passing } = &mut self;
         loop {
             if !needed.load(Relaxed) {
                 passing.clear();
             }
+            let files = survey.files;
             scanner.scan(|found| match found {
                 Found::File(place) => match attach(programs, &place, needed.load(Relaxed).then_some(&mut *passing)) {
                     Ok(()) => {
@@ -184,6 +191,10 @@ impl Prober {
                     }
                 }
             });
+            if survey.files > files && needed.load(Relaxed) {
+                // At once: a connection of later is a new one.
+                let _ = opened.send(socket::open());
+            }
             // Told once all files are probed that were there. Sessions wait for that, so until then it is not nice.
             if !std::mem::replace(&mut survey.scanned, true) {
                 process::be_nice(process::CAPTURE);

@@ -84,7 +84,7 @@ impl Plaintext {
                 daemon.insert(&made, lost);
                 made.clear();
             }
-            transfers.settle(daemon.probed(), |ends| self.connections.is_placed(ends));
+            transfers.settle(|ends| self.connections.is_placed(ends));
         }
     }
 }

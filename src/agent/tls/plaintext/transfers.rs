@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use aya::Ebpf;
@@ -26,11 +27,13 @@ pub(in super::super) struct Transfers {
     link: Option<RawTracePointLink>,
     /// False once probes that are not for keys can go.
     needed: Arc<AtomicBool>,
+    /// What is open when probes have come into files.
+    opened: Receiver<HashSet<Ends>>,
     /// Connections that were there before the latest probes, and are.
     before: HashSet<Ends>,
-    /// In how many files those are, and since when.
-    files: u64,
+    /// When those probes came; at first the beginning, with none.
     since: Instant,
+    are_there: bool,
     looked: Instant,
 }
 
@@ -39,18 +42,19 @@ impl Transfers {
     ///
     /// # Errors
     /// If the kernel does not let it be done.
-    pub(in super::super) fn watch(programs: &mut Ebpf) -> Result<Self, ProgramError> {
+    pub(in super::super) fn watch(programs: &mut Ebpf, opened: Receiver<HashSet<Ends>>) -> Result<Self, ProgramError> {
         let program = programs.program_mut("transfers").ok_or(ProgramError::NotLoaded)?;
         let program: &mut RawTracePoint = program.try_into()?;
         let link = program.attach("sys_enter")?;
         let link = program.take_link(link)?;
-        Ok(Self { link: Some(link), needed: Arc::new(AtomicBool::new(true)), ..Self::none() })
+        Ok(Self { link: Some(link), needed: Arc::new(AtomicBool::new(true)), opened, ..Self::none() })
     }
 
     /// Nothing, where it cannot be had.
     pub(in super::super) fn none() -> Self {
         let now = Instant::now();
-        Self { link: None, needed: Arc::default(), before: HashSet::new(), files: 0, since: now, looked: now }
+        let (link, needed, opened) = (None, Arc::default(), mpsc::channel().1);
+        Self { link, needed, opened, before: HashSet::new(), since: now, are_there: false, looked: now }
     }
 
     /// True as long as probes are needed that are not for keys.
@@ -59,19 +63,17 @@ impl Transfers {
     }
 
     /// Ends what is needed no more. `is_placed`: the connection with these ends is known.
-    pub(super) fn settle(&mut self, files: u64, is_placed: impl Fn(&Ends) -> bool) {
+    pub(super) fn settle(&mut self, is_placed: impl Fn(&Ends) -> bool) {
         if !self.needed.load(Relaxed) || self.looked.elapsed() < LOOK {
             return;
         }
         self.looked = Instant::now();
-        let open = socket::open();
-        if std::mem::replace(&mut self.files, files) == files {
-            self.before.retain(|ends| open.contains(ends));
-        } else {
-            self.before = open;
-            self.since = self.looked;
+        if let Some(before) = self.opened.try_iter().last() {
+            (self.before, self.since, self.are_there) = (before, self.looked, true);
         }
-        if files == 0 && self.since.elapsed() < FIRST {
+        let open = socket::open();
+        self.before.retain(|ends| open.contains(ends));
+        if !self.are_there && self.since.elapsed() < FIRST {
             return;
         }
         let placed = self.before.iter().filter(|ends| is_placed(ends)).count();
