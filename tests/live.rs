@@ -94,10 +94,10 @@ async fn every_request_that_a_client_counted_is_one_row_and_the_saved_capture_ha
 
     let folder = tempfile::tempdir().unwrap();
     let capture = folder.path().join("out.pcap").display().to_string();
-    let live = Sniff::at_cluster(&["client|server", "-n", &place.namespace, "-o", "json", "--pcap", &capture]);
+    let live = Sniff::at_place(&place, &["client|server", "--pcap", &capture]);
     live.says("+ ", 2);
     // Another client of the same agents sees the same.
-    let other = Sniff::at_cluster(&["client|server", "-n", &place.namespace, "-o", "json"]);
+    let other = Sniff::at_place(&place, &["client|server"]);
     other.says("agent was there", 2);
     place.exec("client", "web", &["sh", "-c", ": >/tmp/go"]).await;
     let counted = soon("end of the client", || async {

@@ -100,8 +100,7 @@ async fn pods_that_may_not_be_touched_are_captured_from_both_nodes() {
     .await;
 
     let (namespace, there) = (place.namespace.as_str(), via.namespace.as_str());
-    let live =
-        Sniff::at_cluster(&["(alpha|beta)", "-n", namespace, "--via", "node", "--via-namespace", there, "-o", "json"]);
+    let live = Sniff::at_place(&place, &["(alpha|beta)", "--via", "node", "--via-namespace", there]);
     live.says(&format!("+ {namespace}/alpha-1 ({})", nodes[0]), 1);
     live.says(&format!("+ {namespace}/beta-1 ({})", nodes[1]), 1);
 
@@ -262,17 +261,7 @@ async fn in_the_nodes_network_a_pod_is_its_ports() {
     place.pod("client", &json!({"nodeName": nodes[1]})).await;
 
     let (namespace, node) = (place.namespace.as_str(), address(&place, "host").await);
-    let live = Sniff::at_cluster(&[
-        "(host|silent)",
-        "-n",
-        namespace,
-        "--via",
-        "node",
-        "--via-namespace",
-        namespace,
-        "-o",
-        "json",
-    ]);
+    let live = Sniff::at_place(&place, &["(host|silent)", "--via", "node", "--via-namespace", namespace]);
     live.says("declares no ports", 1);
     live.says(&format!("only its declared ports are captured ({port}/tcp)"), 1);
     live.says(&format!("+ {namespace}/host"), 1);

@@ -32,6 +32,7 @@ fn status_tells_all_that_there_is_to_tell() {
     assert!(number("started") <= number("first_time") && number("first_time") <= number("last_time"), "{told}");
     assert_eq!((number("drops"), number("ttl"), number("snaplen")), (0.0, 40.0, 64.0));
     assert!((599.0..=601.0).contains(&(number("armed_until") - number("started"))), "{told}");
+    assert!((1_000_000.0..10_000_000.0).contains(&number("memory")), "{told}");
     let memory = agent.memory("VmRSS") << 10;
     assert!(agent.status("memory").abs_diff(memory) < 1 << 20, "{memory} in {told}");
     // Its buffer of 1 MiB and little else; the pages of its program, large in a debug build, are the kernel's to drop.
